@@ -1,0 +1,1 @@
+//! What the objects are: served resources, defaulting, validation, selectors, printing.

@@ -1,0 +1,1 @@
+//! The way to the API for every component.

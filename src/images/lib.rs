@@ -1,0 +1,1 @@
+//! OCI images: registries, content, unpacked layers, snapshots.

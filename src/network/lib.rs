@@ -1,0 +1,1 @@
+//! Links, routes, overlay, addresses and packet filter over netlink.

@@ -1,0 +1,1 @@
+//! What fields the types have; merging, patching and field ownership driven by it.

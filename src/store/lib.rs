@@ -1,0 +1,1 @@
+//! A revisioned key-value store: openraft over sled.

@@ -1,0 +1,1 @@
+//! Supervised tasks and orderly shutdown.
