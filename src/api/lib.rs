@@ -4,5 +4,5 @@
 pub mod call;
 pub mod failure;
 
-pub use call::{Answer, Call, EventKind, Options, PatchKind, Resource, Verb, WatchEvent};
+pub use call::{Answer, Call, EventKind, Options, PatchKind, Resource, Verb, WatchEvent, WatchResult};
 pub use failure::{Cause, Failure, FieldError, Reason};

@@ -1,0 +1,549 @@
+//! All objects of a kind, kept up to date and decoded once per process (upstream's shared informer).
+//!
+//! One task per informer lists and watches and is the only writer; everybody else reads `Arc`s and subscribes. The
+//! cache lags behind the API by a watch event's way and never goes back. After a broken watch it goes on from the last
+//! revision it saw, and after 410 Expired it lists again, so a subscriber misses no state, only intermediate ones.
+//!
+//! Limitations: `metadata.managedFields` is dropped to save memory; an update without them keeps them on the server.
+
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use api::{Call, EventKind, Failure, Resource, Verb};
+use futures::StreamExt;
+use parking_lot::{Mutex, RwLock};
+use serde_json::value::RawValue;
+use task::Shutdown;
+use tokio::sync::{Notify, watch};
+
+use crate::Object;
+use crate::backend::Backend;
+
+const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Objects fetched with one list call when the cache is filled.
+const PAGE_OBJECTS: u64 = 500;
+/// A server ends a watch after about this long, so that connections spread over the servers again.
+const WATCH_SECONDS: u64 = 30 * 60;
+
+/// An object's namespace (`""` for cluster-scoped ones) and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Key {
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Key {
+        Key { namespace: namespace.into(), name: name.into() }
+    }
+
+    pub fn of<T: Object>(object: &T) -> Key {
+        let meta = object.metadata();
+        Key::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+    }
+}
+
+/// What part of a kind an informer keeps. Informers with equal scopes are one informer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Scope {
+    /// `None` for all namespaces.
+    pub namespace: Option<String>,
+    pub field_selector: Option<String>,
+    pub label_selector: Option<String>,
+}
+
+impl Scope {
+    /// Every object of the kind.
+    pub fn all() -> Scope {
+        Scope::default()
+    }
+
+    pub fn fields(selector: impl Into<String>) -> Scope {
+        Scope { field_selector: Some(selector.into()), ..Scope::default() }
+    }
+
+    /// One object.
+    pub fn one(namespace: impl Into<String>, name: &str) -> Scope {
+        Scope { namespace: Some(namespace.into()), ..Scope::fields(format!("metadata.name={name}")) }
+    }
+}
+
+/// An `Informer<T>` of some `T`, as long as somebody uses it.
+type Running = Weak<dyn Any + Send + Sync>;
+
+/// The informers of a process. Cheap to clone. An informer whose last user drops it stops.
+#[derive(Clone)]
+pub struct Informers {
+    backend: Arc<dyn Backend>,
+    shutdown: Shutdown,
+    running: Arc<Mutex<HashMap<(TypeId, Scope), Running>>>,
+}
+
+impl Informers {
+    /// Informers that read through `backend` until `shutdown`.
+    pub fn new(backend: Arc<dyn Backend>, shutdown: Shutdown) -> Informers {
+        Informers { backend, shutdown, running: Arc::default() }
+    }
+
+    pub fn get<T: Object>(&self, scope: Scope) -> Arc<Informer<T>> {
+        let mut running = self.running.lock();
+        let key = (TypeId::of::<T>(), scope);
+        if let Some(informer) = running.get(&key).and_then(Weak::upgrade)
+            && let Ok(informer) = informer.downcast::<Informer<T>>()
+        {
+            return informer;
+        }
+        running.retain(|_, informer| informer.strong_count() > 0);
+        let informer = Arc::new(Informer::<T>::new(self.shutdown.child_token()));
+        task::spawn(
+            "informer",
+            Feed {
+                backend: self.backend.clone(),
+                scope: key.1.clone(),
+                shared: informer.shared.clone(),
+                shutdown: informer.stop.clone(),
+            }
+            .run(),
+        );
+        let erased: Arc<dyn Any + Send + Sync> = informer.clone();
+        running.insert(key, Arc::downgrade(&erased));
+        informer
+    }
+}
+
+/// The readers' side.
+pub struct Informer<T> {
+    shared: Arc<Shared<T>>,
+    stop: Shutdown,
+}
+
+impl<T> Drop for Informer<T> {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+struct Shared<T> {
+    objects: RwLock<BTreeMap<Key, Arc<T>>>,
+    subscribers: Mutex<Vec<Weak<Pending<T>>>>,
+    synced: watch::Sender<bool>,
+}
+
+impl<T: Object> Informer<T> {
+    fn new(stop: Shutdown) -> Informer<T> {
+        let shared =
+            Shared { objects: RwLock::default(), subscribers: Mutex::default(), synced: watch::Sender::new(false) };
+        Informer { shared: Arc::new(shared), stop }
+    }
+
+    /// Waits until the first list is complete.
+    pub async fn synced(&self) {
+        let mut synced = self.shared.synced.subscribe();
+        // The sender lives as long as `self`, so this cannot fail.
+        let _ = synced.wait_for(|synced| *synced).await;
+    }
+
+    pub fn is_synced(&self) -> bool {
+        *self.shared.synced.borrow()
+    }
+
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
+        self.shared.objects.read().get(&Key::new(namespace, name)).cloned()
+    }
+
+    pub fn get_key(&self, key: &Key) -> Option<Arc<T>> {
+        self.shared.objects.read().get(key).cloned()
+    }
+
+    /// Everything, in the order of namespace and name.
+    pub fn list(&self) -> Vec<Arc<T>> {
+        self.shared.objects.read().values().cloned().collect()
+    }
+
+    /// Everything in a namespace, in the order of names.
+    pub fn list_in(&self, namespace: &str) -> Vec<Arc<T>> {
+        let objects = self.shared.objects.read();
+        let from = Key::new(namespace, "");
+        objects
+            .range((Bound::Included(from), Bound::Unbounded))
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(_, object)| object.clone())
+            .collect()
+    }
+
+    pub fn len(&self) -> usize {
+        self.shared.objects.read().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What changes from now on, beginning with everything that is there, as additions.
+    pub fn subscribe(&self) -> Changes<T> {
+        let pending = Arc::new(Pending { state: Mutex::default(), woken: Notify::new() });
+        // Under the lock of the objects, so that nothing falls between the first ones and the later ones.
+        let objects = self.shared.objects.read();
+        self.shared.subscribers.lock().push(Arc::downgrade(&pending));
+        for (key, object) in objects.iter() {
+            pending.push(key, None, Some(object.clone()));
+        }
+        drop(objects);
+        Changes { pending }
+    }
+}
+
+/// What happened to an object since the subscriber last heard of it.
+#[derive(Debug)]
+pub struct Change<T> {
+    pub key: Key,
+    /// As the subscriber last saw it; `None` if it did not know it.
+    pub old: Option<Arc<T>>,
+    /// As it is now; `None` if it is gone. Both are there, with different uids, when it was replaced meanwhile.
+    pub new: Option<Arc<T>>,
+}
+
+/// A subscription. Changes of one object that come faster than they are read are one change.
+pub struct Changes<T> {
+    pending: Arc<Pending<T>>,
+}
+
+struct Pending<T> {
+    state: Mutex<PendingState<T>>,
+    woken: Notify,
+}
+
+type OldAndNew<T> = (Option<Arc<T>>, Option<Arc<T>>);
+
+struct PendingState<T> {
+    order: VecDeque<Key>,
+    changes: HashMap<Key, OldAndNew<T>>,
+}
+
+impl<T> Default for PendingState<T> {
+    fn default() -> Self {
+        PendingState { order: VecDeque::new(), changes: HashMap::new() }
+    }
+}
+
+impl<T> Pending<T> {
+    fn push(&self, key: &Key, old: Option<Arc<T>>, new: Option<Arc<T>>) {
+        let mut state = self.state.lock();
+        if let Some((_, known)) = state.changes.get_mut(key) {
+            *known = new;
+            return;
+        }
+        state.order.push_back(key.clone());
+        state.changes.insert(key.clone(), (old, new));
+        drop(state);
+        self.woken.notify_one();
+    }
+
+    fn pop(&self) -> Option<Change<T>> {
+        let mut state = self.state.lock();
+        while let Some(key) = state.order.pop_front() {
+            if let Some((old, new)) = state.changes.remove(&key)
+                && (old.is_some() || new.is_some())
+            {
+                return Some(Change { key, old, new });
+            }
+        }
+        None
+    }
+}
+
+impl<T> Changes<T> {
+    /// Waits for a change. Cancel-safe.
+    pub async fn next(&mut self) -> Change<T> {
+        loop {
+            if let Some(change) = self.pending.pop() {
+                return change;
+            }
+            self.pending.woken.notified().await;
+        }
+    }
+
+    /// A change that is already there.
+    pub fn try_next(&mut self) -> Option<Change<T>> {
+        self.pending.pop()
+    }
+}
+
+/// The writer's side: lists, watches, applies.
+struct Feed<T> {
+    backend: Arc<dyn Backend>,
+    scope: Scope,
+    shared: Arc<Shared<T>>,
+    shutdown: Shutdown,
+}
+
+#[derive(serde::Deserialize)]
+struct Page<'a> {
+    metadata: PageMeta,
+    #[serde(borrow, default)]
+    items: Vec<&'a RawValue>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PageMeta {
+    #[serde(default)]
+    resource_version: String,
+    #[serde(default, rename = "continue")]
+    next: String,
+}
+
+#[derive(serde::Deserialize)]
+struct Bookmark {
+    metadata: PageMeta,
+}
+
+impl<T: Object> Feed<T> {
+    async fn run(self) {
+        let shutdown = self.shutdown.clone();
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.follow() => {}
+        }
+    }
+
+    async fn follow(&self) {
+        let mut pause = RECONNECT_PAUSE_MIN;
+        let mut revision: Option<String> = None;
+        loop {
+            let outcome = match revision.take() {
+                None => self.fill().await,
+                Some(from) => self.watch(from).await,
+            };
+            match outcome {
+                Ok(reached) => {
+                    revision = Some(reached);
+                    pause = RECONNECT_PAUSE_MIN;
+                }
+                Err((reached, failure)) => {
+                    if !failure.is_expired() {
+                        revision = reached;
+                        tracing::debug!(kind = T::KIND, %failure, "watch broke; it goes on in a moment");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RECONNECT_PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    fn call(&self, verb: Verb) -> Call {
+        let mut call = Call::new(verb, Resource::of::<T>());
+        call.namespace = self.scope.namespace.clone();
+        call.options.field_selector = self.scope.field_selector.clone();
+        call.options.label_selector = self.scope.label_selector.clone();
+        call
+    }
+
+    /// Lists everything and replaces the cache; yields the list's revision.
+    async fn fill(&self) -> Result<String, (Option<String>, Failure)> {
+        let fail = |failure| (None, failure);
+        let mut found: BTreeMap<Key, Arc<T>> = BTreeMap::new();
+        let mut next = None;
+        let revision = loop {
+            let mut call = self.call(Verb::List);
+            call.options.limit = Some(PAGE_OBJECTS);
+            call.options.continue_token = next.take();
+            let answer = self.backend.call(call).await.map_err(fail)?;
+            let page: Page<'_> =
+                serde_json::from_slice(&answer.body).map_err(|error| fail(Failure::internal(error)))?;
+            for item in &page.items {
+                let object = decode::<T>(item.get().as_bytes()).map_err(fail)?;
+                found.insert(Key::of(&object), Arc::new(object));
+            }
+            if page.metadata.next.is_empty() {
+                break page.metadata.resource_version;
+            }
+            next = Some(page.metadata.next);
+        };
+        self.shared.replace(found);
+        self.shared.synced.send_replace(true);
+        Ok(revision)
+    }
+
+    /// Follows from `revision` until the server ends the watch; yields the last revision seen.
+    async fn watch(&self, revision: String) -> Result<String, (Option<String>, Failure)> {
+        let mut call = self.call(Verb::Watch);
+        call.options.resource_version = Some(revision.clone());
+        call.options.allow_watch_bookmarks = true;
+        call.options.timeout_seconds = Some(WATCH_SECONDS);
+        let mut reached = revision;
+        let mut events = self.backend.watch(call);
+        while let Some(event) = events.next().await {
+            let event = event.map_err(|failure| (Some(reached.clone()), failure))?;
+            let fail = |failure| (Some(reached.clone()), failure);
+            if event.kind == EventKind::Bookmark {
+                let bookmark: Bookmark =
+                    serde_json::from_slice(&event.object).map_err(|error| fail(Failure::internal(error)))?;
+                reached = bookmark.metadata.resource_version;
+                continue;
+            }
+            let object = decode::<T>(&event.object).map_err(fail)?;
+            if let Some(version) = &object.metadata().resource_version {
+                reached.clone_from(version);
+            }
+            let key = Key::of(&object);
+            self.shared.apply(key, (event.kind != EventKind::Deleted).then(|| Arc::new(object)));
+        }
+        Ok(reached)
+    }
+}
+
+impl<T: Object> Shared<T> {
+    fn apply(&self, key: Key, new: Option<Arc<T>>) {
+        let mut objects = self.objects.write();
+        let old = match &new {
+            Some(object) => objects.insert(key.clone(), object.clone()),
+            None => objects.remove(&key),
+        };
+        self.tell(&key, old, new);
+    }
+
+    fn replace(&self, found: BTreeMap<Key, Arc<T>>) {
+        let mut objects = self.objects.write();
+        let gone: Vec<Key> = objects.keys().filter(|key| !found.contains_key(key)).cloned().collect();
+        for key in gone {
+            let old = objects.remove(&key);
+            self.tell(&key, old, None);
+        }
+        for (key, object) in found {
+            let version = &object.metadata().resource_version;
+            let same = objects.get(&key).is_some_and(|known| known.metadata().resource_version == *version);
+            if !same {
+                let old = objects.insert(key.clone(), object.clone());
+                self.tell(&key, old, Some(object));
+            }
+        }
+    }
+
+    /// Called under the write lock of the objects, so that subscribers hear of changes in their order.
+    fn tell(&self, key: &Key, old: Option<Arc<T>>, new: Option<Arc<T>>) {
+        self.subscribers.lock().retain(|subscriber| match subscriber.upgrade() {
+            Some(pending) => {
+                pending.push(key, old.clone(), new.clone());
+                true
+            }
+            None => false,
+        });
+    }
+}
+
+fn decode<T: Object>(bytes: &[u8]) -> Result<T, Failure> {
+    let mut object: T = serde_json::from_slice(bytes).map_err(Failure::internal)?;
+    object.metadata_mut().managed_fields = None;
+    Ok(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::{Answer, WatchEvent, WatchResult};
+    use futures::future::BoxFuture;
+    use futures::stream::BoxStream;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::sync::mpsc;
+    use tokio_util::sync::CancellationToken;
+
+    /// Answers each list with the next of `lists` and each watch with what is sent meanwhile.
+    struct Script {
+        lists: Vec<serde_json::Value>,
+        listed: AtomicUsize,
+        watches: Mutex<VecDeque<mpsc::UnboundedReceiver<WatchResult>>>,
+    }
+
+    impl Backend for Script {
+        fn call(&self, _: Call) -> BoxFuture<'static, Result<Answer, Failure>> {
+            let list = &self.lists[self.listed.fetch_add(1, Ordering::SeqCst).min(self.lists.len() - 1)];
+            let body = serde_json::to_vec(list).unwrap().into();
+            Box::pin(async move { Ok(Answer { code: 200, body, warnings: vec![] }) })
+        }
+
+        fn watch(&self, _: Call) -> BoxStream<'static, WatchResult> {
+            match self.watches.lock().pop_front() {
+                Some(mut receiver) => futures::stream::poll_fn(move |context| receiver.poll_recv(context)).boxed(),
+                None => futures::stream::pending().boxed(),
+            }
+        }
+    }
+
+    fn map(name: &str, version: u32) -> serde_json::Value {
+        json!({"apiVersion": "v1", "kind": "ConfigMap",
+               "metadata": {"namespace": "default", "name": name, "resourceVersion": version.to_string()}})
+    }
+
+    fn list(version: u32, items: Vec<serde_json::Value>) -> serde_json::Value {
+        json!({"metadata": {"resourceVersion": version.to_string()}, "items": items})
+    }
+
+    fn event(kind: EventKind, object: serde_json::Value) -> WatchResult {
+        Ok(WatchEvent { kind, object: serde_json::to_vec(&object).unwrap().into() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn follows_through_a_broken_and_an_expired_watch() {
+        let (first, first_watch) = mpsc::unbounded_channel();
+        let (second, second_watch) = mpsc::unbounded_channel();
+        let script = Script {
+            lists: vec![list(5, vec![map("a", 1), map("b", 2)]), list(20, vec![map("c", 15)])],
+            listed: AtomicUsize::new(0),
+            watches: Mutex::new([first_watch, second_watch].into()),
+        };
+        let informers = Informers::new(Arc::new(script), CancellationToken::new());
+        let informer = informers.get::<ConfigMap>(Scope::all());
+        assert!(Arc::ptr_eq(&informer, &informers.get::<ConfigMap>(Scope::all())), "one per kind");
+        informer.synced().await;
+        let mut changes = informer.subscribe();
+        assert_eq!(changes.next().await.key.name, "a");
+        assert_eq!(changes.next().await.key.name, "b");
+
+        first.send(event(EventKind::Modified, map("a", 6))).unwrap();
+        let change = changes.next().await;
+        assert_eq!(change.old.unwrap().metadata.resource_version.as_deref(), Some("1"));
+        assert_eq!(change.new.unwrap().metadata.resource_version.as_deref(), Some("6"));
+        first.send(event(EventKind::Deleted, map("b", 7))).unwrap();
+        let change = changes.next().await;
+        assert_eq!((change.key.name.as_str(), change.new.is_none()), ("b", true));
+        drop(first);
+
+        second.send(Err(Failure::expired("too old"))).unwrap();
+        let gone = changes.next().await;
+        assert_eq!((gone.key.name.as_str(), gone.new.is_none()), ("a", true));
+        let change = changes.next().await;
+        assert_eq!(change.key.name, "c");
+        assert_eq!(informer.list_in("default").len(), 1);
+        assert!(informer.list_in("other").is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_of_one_object_are_one_change() {
+        let pending = Arc::new(Pending::<ConfigMap> { state: Mutex::default(), woken: Notify::new() });
+        let mut changes = Changes { pending: pending.clone() };
+        let object = |version| Arc::new(serde_json::from_value::<ConfigMap>(map("a", version)).unwrap());
+        let key = Key::new("default", "a");
+        pending.push(&key, None, Some(object(1)));
+        pending.push(&key, Some(object(1)), Some(object(2)));
+        let change = changes.next().await;
+        assert!(change.old.is_none());
+        assert_eq!(change.new.unwrap().metadata.resource_version.as_deref(), Some("2"));
+        pending.push(&key, None, Some(object(3)));
+        pending.push(&key, Some(object(3)), None);
+        assert!(changes.try_next().is_none(), "came and went unseen");
+    }
+}
