@@ -1,0 +1,282 @@
+//! Watchers: who is woken by which change, and what each of them reads when it wakes.
+//!
+//! A watcher has no queue. It remembers the first revision that holds something for it and reads the state's own
+//! history from there, so an idle one costs a few hundred bytes and a slow one costs no more than an idle one.
+//!
+//! Invariants:
+//! - Registering and reading happen under the state's read lock, marking under its write lock: no gap, no duplicate.
+//! - `pending` is the first revision with an unread change in the watcher's range, or 0.
+//! - A batch ends at the end of a revision.
+//!
+//! Limitations: a watcher that is slower than compaction ends with `Lagged`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use tokio::sync::Notify;
+
+use crate::command::Refusal;
+use crate::error::WatchError as Error;
+use crate::state::State;
+use crate::types::{Event, KeyRange, WatchBatch, WatchRequest};
+
+/// A batch ends with the first revision that makes it this long.
+const BATCH_EVENTS: usize = 1_000;
+/// Changes looked at before the state's lock is given back for a moment.
+const SCAN_EVENTS: usize = 10_000;
+
+/// The state with its watchers. The one way to change the state is [`Watched::change`].
+pub(crate) struct Watched {
+    state: RwLock<State>,
+    hub: Mutex<Hub>,
+    closed: AtomicBool,
+}
+
+/// Follows the changes in a range of keys. Dropping it ends it.
+pub struct Watcher {
+    watched: Arc<Watched>,
+    slot: Arc<Slot>,
+    id: u64,
+    keys: KeyRange,
+    /// Nothing before this revision is delivered.
+    from: u64,
+    live: bool,
+}
+
+/// Asks a watcher for a sign of progress, from another task than the one that reads it.
+#[derive(Clone)]
+pub struct WatchProgress {
+    slot: Arc<Slot>,
+}
+
+#[derive(Default)]
+struct Slot {
+    pending: AtomicU64,
+    progress: AtomicBool,
+    wake: Notify,
+}
+
+/// Finds the watchers of a key without looking at all of them.
+#[derive(Default)]
+struct Hub {
+    next_id: u64,
+    keys: HashMap<Bytes, Vec<(u64, Arc<Slot>)>>,
+    prefixes: HashMap<Bytes, Vec<(u64, Arc<Slot>)>>,
+    /// How many watched prefixes have each length.
+    prefix_lengths: BTreeMap<usize, usize>,
+    others: Vec<(u64, KeyRange, Arc<Slot>)>,
+}
+
+impl Watched {
+    pub(crate) fn new(state: State) -> Arc<Watched> {
+        Arc::new(Watched { state: RwLock::new(state), hub: Mutex::default(), closed: AtomicBool::new(false) })
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read()
+    }
+
+    /// Changes the state and wakes the watchers of what changed, each once.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut woken: Vec<Arc<Slot>> = Vec::new();
+        let result = {
+            let mut state = self.state.write();
+            let before = state.revision();
+            let result = change(&mut state);
+            let hub = self.hub.lock();
+            for event in state.history_from(before + 1) {
+                hub.mark(event, &mut woken);
+            }
+            result
+        };
+        for slot in woken {
+            slot.wake.notify_one();
+        }
+        result
+    }
+
+    /// Puts another state in the place of this one, as a snapshot from the leader does. Watchers that had not
+    /// read what the new one no longer has will find out when they read.
+    pub(crate) fn replace(&self, state: State) {
+        let woken = {
+            let mut old = self.state.write();
+            let unread = old.revision() + 1;
+            *old = state;
+            let hub = self.hub.lock();
+            let all: Vec<Arc<Slot>> = hub.all().cloned().collect();
+            for slot in &all {
+                let _ = slot.pending.compare_exchange(0, unread, Ordering::Relaxed, Ordering::Relaxed);
+            }
+            all
+        };
+        for slot in woken {
+            slot.wake.notify_one();
+        }
+    }
+
+    /// Ends all watchers.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        for slot in self.hub.lock().all() {
+            slot.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn watch(self: &Arc<Watched>, request: WatchRequest) -> Result<Watcher, Refusal> {
+        let state = self.state.read();
+        let from = request.from_revision.unwrap_or(state.revision() + 1).max(1);
+        if from < state.compacted() {
+            return Err(Refusal::Compacted { requested: from, compacted: state.compacted() });
+        }
+        let slot = Arc::new(Slot::default());
+        let behind = from <= state.revision();
+        if behind {
+            slot.pending.store(from, Ordering::Relaxed);
+            slot.wake.notify_one();
+        }
+        let id = self.hub.lock().add(&request.keys, slot.clone());
+        drop(state);
+        Ok(Watcher { watched: self.clone(), slot, id, keys: request.keys, from, live: !behind })
+    }
+}
+
+impl Watcher {
+    /// Waits for the next changes. It may be dropped while it waits; nothing is lost.
+    pub async fn next(&mut self) -> Result<WatchBatch, Error> {
+        loop {
+            if self.watched.closed.load(Ordering::Acquire) {
+                return Err(Error::Closed);
+            }
+            if let Some(batch) = self.read()? {
+                return Ok(batch);
+            }
+            if self.slot.pending.load(Ordering::Relaxed) == 0 {
+                self.slot.wake.notified().await;
+            }
+        }
+    }
+
+    /// A handle that makes [`Watcher::next`] return a batch, empty if need be, with a revision that is no older
+    /// than the one at the time of the request (etcd: `WatchProgressRequest`).
+    pub fn progress(&self) -> WatchProgress {
+        WatchProgress { slot: self.slot.clone() }
+    }
+
+    /// Reads what is there, or `None` if that is nothing so far.
+    fn read(&mut self) -> Result<Option<WatchBatch>, Error> {
+        let state = self.watched.state.read();
+        let pending = self.slot.pending.load(Ordering::Relaxed);
+        let mut events = Vec::new();
+        let mut through = state.revision();
+        if pending != 0 {
+            if pending < state.compacted() {
+                let compacted = state.compacted();
+                return Err(if self.live { Error::Lagged { compacted } } else { Error::Compacted { compacted } });
+            }
+            let mut last = 0;
+            for (looked_at, event) in state.history_from(pending).enumerate() {
+                let revision = event.kv.mod_revision;
+                if revision != last && (events.len() >= BATCH_EVENTS || looked_at >= SCAN_EVENTS) {
+                    through = revision - 1;
+                    break;
+                }
+                last = revision;
+                if revision >= self.from && self.keys.contains(&event.kv.key) {
+                    events.push(event.clone());
+                }
+            }
+            let caught_up = through == state.revision();
+            self.slot.pending.store(if caught_up { 0 } else { through + 1 }, Ordering::Relaxed);
+            self.live |= caught_up;
+        }
+        let progress =
+            self.slot.pending.load(Ordering::Relaxed) == 0 && self.slot.progress.swap(false, Ordering::Acquire);
+        drop(state);
+        Ok((progress || !events.is_empty()).then_some(WatchBatch { revision: through, events }))
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.watched.hub.lock().remove(&self.keys, self.id);
+    }
+}
+
+impl WatchProgress {
+    pub fn request(&self) {
+        self.slot.progress.store(true, Ordering::Release);
+        self.slot.wake.notify_one();
+    }
+}
+
+impl Hub {
+    fn add(&mut self, keys: &KeyRange, slot: Arc<Slot>) -> u64 {
+        self.next_id += 1;
+        let id = self.next_id;
+        if keys.end.is_none() {
+            self.keys.entry(keys.start.clone()).or_default().push((id, slot));
+        } else if keys.is_prefix() {
+            *self.prefix_lengths.entry(keys.start.len()).or_default() += 1;
+            self.prefixes.entry(keys.start.clone()).or_default().push((id, slot));
+        } else {
+            self.others.push((id, keys.clone(), slot));
+        }
+        id
+    }
+
+    fn remove(&mut self, keys: &KeyRange, id: u64) {
+        let from = if keys.end.is_none() {
+            &mut self.keys
+        } else if keys.is_prefix() {
+            if let Some(count) = self.prefix_lengths.get_mut(&keys.start.len()) {
+                *count -= 1;
+                if *count == 0 {
+                    self.prefix_lengths.remove(&keys.start.len());
+                }
+            }
+            &mut self.prefixes
+        } else {
+            self.others.retain(|(other, ..)| *other != id);
+            return;
+        };
+        if let Some(slots) = from.get_mut(&keys.start) {
+            slots.retain(|(other, _)| *other != id);
+            if slots.is_empty() {
+                from.remove(&keys.start);
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Slot>> {
+        let keyed = self.keys.values().chain(self.prefixes.values()).flatten().map(|(_, slot)| slot);
+        keyed.chain(self.others.iter().map(|(_, _, slot)| slot))
+    }
+
+    /// Marks the watchers of an event's key; those that had nothing to read before are to be woken.
+    fn mark(&self, event: &Event, woken: &mut Vec<Arc<Slot>>) {
+        let key = &event.kv.key;
+        let mut mark = |slot: &Arc<Slot>| {
+            let revision = event.kv.mod_revision;
+            if slot.pending.compare_exchange(0, revision, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                woken.push(slot.clone());
+            }
+        };
+        if let Some(slots) = self.keys.get(key) {
+            slots.iter().for_each(|(_, slot)| mark(slot));
+        }
+        for length in self.prefix_lengths.keys() {
+            let Some(prefix) = key.get(..*length) else { break };
+            if let Some(slots) = self.prefixes.get(prefix) {
+                slots.iter().for_each(|(_, slot)| mark(slot));
+            }
+        }
+        for (_, keys, slot) in &self.others {
+            if keys.contains(key) {
+                mark(slot);
+            }
+        }
+    }
+}
