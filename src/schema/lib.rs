@@ -1,1 +1,9 @@
-//! What fields the types have; merging, patching and field ownership driven by it.
+//! What fields the types have, and everything that follows from that alone.
+//!
+//! [`types`] is a table of facts about all types of Kubernetes v1.36: fields, their types, defaults, list
+//! keys, merge keys. The rest is algorithms that walk a JSON value together with its type. Nothing here
+//! knows a particular resource, and nothing does I/O.
+
+pub mod types;
+
+pub use types::{FieldRef, ListKind, ListType, MapType, Scalar, Shape, StructType, TypeRef, Types};
