@@ -1,0 +1,103 @@
+//! What the API server is told when it starts.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::ResolvesServerCert;
+
+use crate::identity::Identity;
+
+/// Everything that differs from one cluster to another.
+pub struct Config {
+    /// Where clients inside the cluster reach this server: the endpoint of the Service `kubernetes`.
+    pub advertise_address: IpAddr,
+    /// Port of that endpoint.
+    pub advertise_port: u16,
+    /// Services get their addresses from here, first the first host address for `kubernetes`; one per family.
+    pub service_cluster_ip_ranges: Vec<IpNet>,
+    pub service_node_port_range: RangeInclusive<u16>,
+    /// The `iss` of ServiceAccount tokens, such as `https://kubernetes.default.svc.cluster.local`.
+    pub service_account_issuer: String,
+    /// Audiences that tokens for this API server name; the first is asked for by default. Empty means the issuer.
+    pub api_audiences: Vec<String>,
+    /// The private key that signs ServiceAccount tokens: PEM, PKCS#8; RSA (RS256) or ECDSA P-256 (ES256).
+    pub service_account_signing_key_pem: String,
+    /// The serving certificate, which may change while the server runs.
+    pub serving_certificate: Arc<dyn ResolvesServerCert>,
+    /// Authorities whose client certificates identify users: common name is the user, organisations the groups.
+    pub client_authorities: Arc<RootCertStore>,
+    /// What `/cacerts` answers: the authorities that sign serving certificates, PEM.
+    pub authorities_pem: String,
+    /// How this server shows itself to kubelets.
+    pub kubelet_client: KubeletClient,
+    /// Bearer tokens that stand for an identity, such as the one with which nodes join.
+    pub bearer_tokens: Vec<BearerToken>,
+    /// Requests that show nothing are made by `system:anonymous` (else they get 401).
+    pub anonymous: bool,
+    /// What `/version` says, such as `v1.36.2+cluster1`.
+    pub git_version: String,
+    pub limits: Limits,
+}
+
+/// A token and who shows it. Compared in constant time.
+#[derive(Clone)]
+pub struct BearerToken {
+    pub token: String,
+    pub identity: Identity,
+}
+
+/// TLS towards kubelets.
+pub struct KubeletClient {
+    pub certificate_chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+    /// Authorities that sign the kubelets' serving certificates.
+    pub authorities: Arc<RootCertStore>,
+}
+
+/// Bounds on what clients may make the server hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Requests that change something, at the same time (upstream: `--max-mutating-requests-inflight`).
+    pub mutating_in_flight_max: usize,
+    /// Other requests but watches and streams (upstream: `--max-requests-inflight`).
+    pub reading_in_flight_max: usize,
+    /// Requests that wait for one of these places; the next is told to come again (429).
+    pub waiting_max: usize,
+    /// How long they wait.
+    pub wait_max: Duration,
+    pub connections_max: usize,
+    /// Watches and streams together.
+    pub long_running_max: usize,
+    pub body_bytes_max: usize,
+    /// From the first byte of a request to the end of its body.
+    pub body_read_max: Duration,
+    /// From the first byte of a request to the end of its headers.
+    pub header_read_max: Duration,
+    /// How long any request but watches and streams may take (upstream: `--request-timeout`).
+    pub request_max: Duration,
+    /// Watches without `timeoutSeconds` end after this long, or up to twice this long (`--min-request-timeout`).
+    pub watch_min: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            mutating_in_flight_max: 200,
+            reading_in_flight_max: 400,
+            waiting_max: 2_000,
+            wait_max: Duration::from_secs(15),
+            connections_max: 20_000,
+            long_running_max: 20_000,
+            body_bytes_max: 3 * 1024 * 1024,
+            body_read_max: Duration::from_secs(30),
+            header_read_max: Duration::from_secs(30),
+            request_max: Duration::from_secs(60),
+            watch_min: Duration::from_secs(1800),
+        }
+    }
+}
