@@ -5,5 +5,6 @@
 //! knows a particular resource, and nothing does I/O.
 
 pub mod types;
+pub mod validation;
 
 pub use types::{FieldRef, ListKind, ListType, MapType, Scalar, Shape, StructType, TypeRef, Types};

@@ -1,0 +1,90 @@
+//! Field validation: what a request body has that its type has not, and what has the wrong JSON type.
+//!
+//! A body is read once with [`decode`], which also finds fields that occur twice; [`prune_unknown`] drops
+//! fields that the type does not have; [`check_types`] refuses wrong JSON types with the message that Go's
+//! decoder gives. Together they are `fieldValidation=Strict|Warn|Ignore`: `Strict` turns the lists into a
+//! refusal ([`strict_error`]), `Warn` into `Warning` headers, `Ignore` drops them.
+//!
+//! Limitation: names are compared exactly. Go's decoder falls back to ignoring case.
+
+mod decode;
+mod types;
+mod unknown;
+
+pub use decode::{Decoded, decode, duplicate_fields};
+pub use types::{DecodeError, check_types};
+pub use unknown::{prune_unknown, unknown_fields};
+
+/// How many findings one list holds at most; the rest is still pruned, but not named.
+pub const FINDINGS_MAX: usize = 100;
+
+/// How deep a value may be nested to be looked into; `serde_json` refuses more than 128 anyhow.
+pub(crate) const DEPTH_MAX: usize = 256;
+
+/// The message about a field that the type does not have.
+pub fn unknown_field(path: &str) -> String {
+    format!("unknown field {path:?}")
+}
+
+/// The message about a field that occurs twice.
+pub fn duplicate_field(path: &str) -> String {
+    format!("duplicate field {path:?}")
+}
+
+/// The message that refuses a body under `Strict`: `strict decoding error: unknown field "spec.x", ...`.
+/// None if there is nothing to refuse.
+pub fn strict_error(duplicate: &[String], unknown: &[String]) -> Option<String> {
+    if duplicate.is_empty() && unknown.is_empty() {
+        return None;
+    }
+    let messages: Vec<String> = duplicate
+        .iter()
+        .map(|path| duplicate_field(path))
+        .chain(unknown.iter().map(|path| unknown_field(path)))
+        .collect();
+    Some(format!("strict decoding error: {}", messages.join(", ")))
+}
+
+/// A path as it is built on the way down: `spec.containers[0].image`.
+#[derive(Default)]
+struct Path {
+    text: String,
+}
+
+impl Path {
+    /// Goes down into a field and returns what [`Path::leave`] needs to come back.
+    fn field(&mut self, name: &str) -> usize {
+        let mark = self.text.len();
+        if mark > 0 {
+            self.text.push('.');
+        }
+        self.text.push_str(name);
+        mark
+    }
+
+    fn index(&mut self, index: usize) -> usize {
+        use std::fmt::Write as _;
+        let mark = self.text.len();
+        // Writing to a string does not fail.
+        let _ = write!(self.text, "[{index}]");
+        mark
+    }
+
+    fn leave(&mut self, mark: usize) {
+        self.text.truncate(mark);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strict_errors_read_as_upstream() {
+        assert_eq!(strict_error(&[], &[]), None);
+        assert_eq!(
+            strict_error(&["spec.a".into()], &["spec.b".into(), "c".into()]).unwrap(),
+            r#"strict decoding error: duplicate field "spec.a", unknown field "spec.b", unknown field "c""#
+        );
+    }
+}
