@@ -1,8 +1,7 @@
 //! All objects of a kind, kept up to date and decoded once per process (upstream's shared informer).
 //!
-//! One task per informer lists and watches and is the only writer; everybody else reads `Arc`s and subscribes. The
-//! cache lags behind the API by a watch event's way and never goes back. After a broken watch it goes on from the last
-//! revision it saw, and after 410 Expired it lists again, so a subscriber misses no state, only intermediate ones.
+//! One task per informer follows the API and is the only writer; everybody else reads `Arc`s and subscribes. The cache
+//! lags behind the API by a watch event's way and never goes back.
 //!
 //! Limitations: `metadata.managedFields` is dropped to save memory; an update without them keeps them on the server.
 
@@ -10,24 +9,15 @@ use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-use api::{Call, EventKind, Failure, Resource, Verb};
-use futures::StreamExt;
+use api::{Failure, Resource};
 use parking_lot::{Mutex, RwLock};
-use serde_json::value::RawValue;
 use task::Shutdown;
 use tokio::sync::{Notify, watch};
 
 use crate::Object;
 use crate::backend::Backend;
-
-const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
-const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Objects fetched with one list call when the cache is filled.
-const PAGE_OBJECTS: u64 = 500;
-/// A server ends a watch after about this long, so that connections spread over the servers again.
-const WATCH_SECONDS: u64 = 30 * 60;
+use crate::follow::{Follow, Step};
 
 /// An object's namespace (`""` for cluster-scoped ones) and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,16 +95,14 @@ impl Informers {
         }
         running.retain(|_, informer| informer.strong_count() > 0);
         let informer = Arc::new(Informer::<T>::new(self.shutdown.child_token()));
-        task::spawn(
-            "informer",
-            Feed {
-                backend: self.backend.clone(),
-                scope: key.1.clone(),
-                shared: informer.shared.clone(),
-                shutdown: informer.stop.clone(),
+        let follow = Follow::new(self.backend.clone(), Resource::of::<T>(), key.1.clone());
+        let (shared, stop) = (informer.shared.clone(), informer.stop.clone());
+        task::spawn("informer", async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = feed(follow, shared) => {}
             }
-            .run(),
-        );
+        });
         let erased: Arc<dyn Any + Send + Sync> = informer.clone();
         running.insert(key, Arc::downgrade(&erased));
         informer
@@ -279,128 +267,22 @@ impl<T> Changes<T> {
     }
 }
 
-/// The writer's side: lists, watches, applies.
-struct Feed<T> {
-    backend: Arc<dyn Backend>,
-    scope: Scope,
-    shared: Arc<Shared<T>>,
-    shutdown: Shutdown,
-}
-
-#[derive(serde::Deserialize)]
-struct Page<'a> {
-    metadata: PageMeta,
-    #[serde(borrow, default)]
-    items: Vec<&'a RawValue>,
-}
-
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PageMeta {
-    #[serde(default)]
-    resource_version: String,
-    #[serde(default, rename = "continue")]
-    next: String,
-}
-
-#[derive(serde::Deserialize)]
-struct Bookmark {
-    metadata: PageMeta,
-}
-
-impl<T: Object> Feed<T> {
-    async fn run(self) {
-        let shutdown = self.shutdown.clone();
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            () = self.follow() => {}
-        }
-    }
-
-    async fn follow(&self) {
-        let mut pause = RECONNECT_PAUSE_MIN;
-        let mut revision: Option<String> = None;
-        loop {
-            let outcome = match revision.take() {
-                None => self.fill().await,
-                Some(from) => self.watch(from).await,
-            };
-            match outcome {
-                Ok(reached) => {
-                    revision = Some(reached);
-                    pause = RECONNECT_PAUSE_MIN;
-                }
-                Err((reached, failure)) => {
-                    if !failure.is_expired() {
-                        revision = reached;
-                        tracing::debug!(kind = T::KIND, %failure, "watch broke; it goes on in a moment");
-                    }
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RECONNECT_PAUSE_MAX);
-                }
+/// The writer's side.
+async fn feed<T: Object>(mut follow: Follow, shared: Arc<Shared<T>>) {
+    loop {
+        let applied = match follow.next().await {
+            Step::All(objects) => {
+                objects.iter().map(|bytes| decode(bytes)).collect::<Result<Vec<T>, _>>().map(|objects| {
+                    shared.replace(objects.into_iter().map(|object| (Key::of(&object), Arc::new(object))).collect());
+                    shared.synced.send_replace(true);
+                })
             }
-        }
-    }
-
-    fn call(&self, verb: Verb) -> Call {
-        let mut call = Call::new(verb, Resource::of::<T>());
-        call.namespace = self.scope.namespace.clone();
-        call.options.field_selector = self.scope.field_selector.clone();
-        call.options.label_selector = self.scope.label_selector.clone();
-        call
-    }
-
-    /// Lists everything and replaces the cache; yields the list's revision.
-    async fn fill(&self) -> Result<String, (Option<String>, Failure)> {
-        let fail = |failure| (None, failure);
-        let mut found: BTreeMap<Key, Arc<T>> = BTreeMap::new();
-        let mut next = None;
-        let revision = loop {
-            let mut call = self.call(Verb::List);
-            call.options.limit = Some(PAGE_OBJECTS);
-            call.options.continue_token = next.take();
-            let answer = self.backend.call(call).await.map_err(fail)?;
-            let page: Page<'_> =
-                serde_json::from_slice(&answer.body).map_err(|error| fail(Failure::internal(error)))?;
-            for item in &page.items {
-                let object = decode::<T>(item.get().as_bytes()).map_err(fail)?;
-                found.insert(Key::of(&object), Arc::new(object));
-            }
-            if page.metadata.next.is_empty() {
-                break page.metadata.resource_version;
-            }
-            next = Some(page.metadata.next);
+            Step::Put(bytes) => decode(&bytes).map(|object: T| shared.apply(Key::of(&object), Some(Arc::new(object)))),
+            Step::Gone(bytes) => decode(&bytes).map(|object: T| shared.apply(Key::of(&object), None)),
         };
-        self.shared.replace(found);
-        self.shared.synced.send_replace(true);
-        Ok(revision)
-    }
-
-    /// Follows from `revision` until the server ends the watch; yields the last revision seen.
-    async fn watch(&self, revision: String) -> Result<String, (Option<String>, Failure)> {
-        let mut call = self.call(Verb::Watch);
-        call.options.resource_version = Some(revision.clone());
-        call.options.allow_watch_bookmarks = true;
-        call.options.timeout_seconds = Some(WATCH_SECONDS);
-        let mut reached = revision;
-        let mut events = self.backend.watch(call);
-        while let Some(event) = events.next().await {
-            let event = event.map_err(|failure| (Some(reached.clone()), failure))?;
-            let fail = |failure| (Some(reached.clone()), failure);
-            if event.kind == EventKind::Bookmark {
-                let bookmark: Bookmark =
-                    serde_json::from_slice(&event.object).map_err(|error| fail(Failure::internal(error)))?;
-                reached = bookmark.metadata.resource_version;
-                continue;
-            }
-            let object = decode::<T>(&event.object).map_err(fail)?;
-            if let Some(version) = &object.metadata().resource_version {
-                reached.clone_from(version);
-            }
-            let key = Key::of(&object);
-            self.shared.apply(key, (event.kind != EventKind::Deleted).then(|| Arc::new(object)));
+        if let Err(failure) = applied {
+            tracing::error!(kind = T::KIND, %failure, "the API server sent an object that is none");
         }
-        Ok(reached)
     }
 }
 
@@ -452,7 +334,8 @@ fn decode<T: Object>(bytes: &[u8]) -> Result<T, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::{Answer, WatchEvent, WatchResult};
+    use api::{Answer, Call, EventKind, WatchEvent, WatchResult};
+    use futures::StreamExt;
     use futures::future::BoxFuture;
     use futures::stream::BoxStream;
     use k8s_openapi::api::core::v1::ConfigMap;

@@ -5,12 +5,14 @@
 //!
 //! - [`Client`] makes typed calls: `client.get::<Pod>("default", "web-0")`. Cluster-scoped objects have the namespace `""`.
 //! - [`Informer`] keeps all objects of a kind, decoded once per process and shared by everybody in it; see [`Informers`].
+//! - [`Follow`] is the list and watch beneath it, for resources that are only known at run time.
 //! - [`Changes`] says what changed since the subscriber last looked, one entry per object however often it changed.
 //! - [`Queue`] holds the keys that a controller has to look at, each once, with back-off for those that failed.
 //! - [`Recorder`] writes Events.
 
 mod backend;
 mod calls;
+mod follow;
 mod informer;
 mod queue;
 mod recorder;
@@ -19,6 +21,7 @@ mod remote;
 pub use api::{Failure, PatchKind};
 pub use backend::Backend;
 pub use calls::{Client, DeleteOptions, ListOptions, Patch};
+pub use follow::{Follow, Step};
 pub use informer::{Change, Changes, Informer, Informers, Key, Scope};
 pub use queue::{Queue, run_workers};
 pub use recorder::{Involved, Recorder};

@@ -1,0 +1,162 @@
+//! Lists a kind and follows it with a watch, for ever (upstream's reflector).
+//!
+//! After a broken watch it goes on from the last revision it saw, and after 410 Expired it lists again. So its user misses
+//! no state, only intermediate ones.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Call, EventKind, Failure, Resource, Verb, WatchResult};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use serde_json::value::RawValue;
+
+use crate::backend::Backend;
+use crate::informer::Scope;
+
+const RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
+const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Objects fetched with one list call.
+const PAGE_OBJECTS: u64 = 500;
+/// A server ends a watch after about this long, so that connections spread over the servers again.
+const WATCH_SECONDS: u64 = 30 * 60;
+
+/// What is to be done with a copy of the objects.
+#[derive(Debug)]
+pub enum Step {
+    /// These are all; what else the copy holds is gone.
+    All(Vec<Bytes>),
+    Put(Bytes),
+    /// As it was last.
+    Gone(Bytes),
+}
+
+/// Follows the objects of one resource. Objects are JSON.
+pub struct Follow {
+    backend: Arc<dyn Backend>,
+    resource: Resource,
+    scope: Scope,
+    state: State,
+    pause: Duration,
+}
+
+enum State {
+    Listing,
+    Reconnecting { revision: String },
+    Watching { events: BoxStream<'static, WatchResult>, revision: String },
+}
+
+#[derive(serde::Deserialize)]
+struct Page<'a> {
+    metadata: Meta,
+    #[serde(borrow, default)]
+    items: Vec<&'a RawValue>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Meta {
+    #[serde(default)]
+    resource_version: String,
+    #[serde(default, rename = "continue")]
+    next: String,
+}
+
+#[derive(serde::Deserialize)]
+struct Versioned {
+    metadata: Meta,
+}
+
+impl Follow {
+    pub fn new(backend: Arc<dyn Backend>, resource: Resource, scope: Scope) -> Follow {
+        Follow { backend, resource, scope, state: State::Listing, pause: RECONNECT_PAUSE_MIN }
+    }
+
+    /// Waits for the next step, through every failure. The first one is [`Step::All`].
+    pub async fn next(&mut self) -> Step {
+        loop {
+            match self.advance().await {
+                Ok(Some(step)) => {
+                    self.pause = RECONNECT_PAUSE_MIN;
+                    return step;
+                }
+                Ok(None) => {}
+                Err(failure) => {
+                    if failure.is_expired() {
+                        self.state = State::Listing;
+                    } else {
+                        tracing::debug!(resource = %self.resource, %failure, "watch broke; it goes on in a moment");
+                    }
+                    tokio::time::sleep(self.pause).await;
+                    self.pause = (self.pause * 2).min(RECONNECT_PAUSE_MAX);
+                }
+            }
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Option<Step>, Failure> {
+        match &mut self.state {
+            State::Listing => {
+                let (objects, revision) = self.list().await?;
+                self.state = State::Reconnecting { revision };
+                Ok(Some(Step::All(objects)))
+            }
+            State::Reconnecting { revision } => {
+                let revision = std::mem::take(revision);
+                let mut call = self.call(Verb::Watch);
+                call.options.resource_version = Some(revision.clone());
+                call.options.allow_watch_bookmarks = true;
+                call.options.timeout_seconds = Some(WATCH_SECONDS);
+                self.state = State::Watching { events: self.backend.watch(call), revision };
+                Ok(None)
+            }
+            State::Watching { events, revision } => {
+                let event = match events.next().await {
+                    Some(Ok(event)) => event,
+                    ended => {
+                        self.state = State::Reconnecting { revision: std::mem::take(revision) };
+                        return match ended {
+                            Some(Err(failure)) => Err(failure),
+                            _ => Ok(None),
+                        };
+                    }
+                };
+                let versioned: Versioned = serde_json::from_slice(&event.object).map_err(Failure::internal)?;
+                if !versioned.metadata.resource_version.is_empty() {
+                    *revision = versioned.metadata.resource_version;
+                }
+                Ok(match event.kind {
+                    EventKind::Added | EventKind::Modified => Some(Step::Put(event.object)),
+                    EventKind::Deleted => Some(Step::Gone(event.object)),
+                    EventKind::Bookmark => None,
+                })
+            }
+        }
+    }
+
+    async fn list(&mut self) -> Result<(Vec<Bytes>, String), Failure> {
+        let mut objects = Vec::new();
+        let mut next = None;
+        loop {
+            let mut call = self.call(Verb::List);
+            call.options.limit = Some(PAGE_OBJECTS);
+            call.options.continue_token = next.take();
+            let answer = self.backend.call(call).await?;
+            let page: Page<'_> = serde_json::from_slice(&answer.body).map_err(Failure::internal)?;
+            objects.extend(page.items.iter().map(|item| answer.body.slice_ref(item.get().as_bytes())));
+            if page.metadata.next.is_empty() {
+                return Ok((objects, page.metadata.resource_version));
+            }
+            next = Some(page.metadata.next);
+        }
+    }
+
+    fn call(&self, verb: Verb) -> Call {
+        let mut call = Call::new(verb, self.resource.clone());
+        call.namespace = self.scope.namespace.clone();
+        call.options.field_selector = self.scope.field_selector.clone();
+        call.options.label_selector = self.scope.label_selector.clone();
+        call
+    }
+}
