@@ -3,6 +3,19 @@
 
 pub mod call;
 pub mod failure;
+pub mod fields;
+pub mod format;
+pub mod meta;
+pub mod names;
+pub mod path;
+pub mod print;
+pub mod selector;
+pub mod strategy;
+pub mod table;
 
 pub use call::{Answer, Call, EventKind, Options, PatchKind, Resource, Verb, WatchEvent, WatchResult};
 pub use failure::{Cause, Failure, FieldError, Reason};
+pub use fields::Fields;
+pub use selector::{FieldSelector, LabelSelector};
+pub use strategy::Strategy;
+pub use table::{Row, rows};

@@ -1,0 +1,37 @@
+//! Who may do what: RBAC, access reviews, certificate signing requests.
+
+use super::{Built, CREATE, global, namespaced};
+use crate::{meta::NameRule, selector::SelectableField as Field, strategy::Functions};
+
+pub(super) fn add(rows: &mut Vec<Built>) {
+    let review = |plural, kind| global("authorization.k8s.io", "v1", plural, kind).computed(CREATE);
+    let rbac = "rbac.authorization.k8s.io";
+    let certificates = "certificates.k8s.io";
+    rows.extend([
+        namespaced("authorization.k8s.io", "v1", "localsubjectaccessreviews", "LocalSubjectAccessReview")
+            .computed(CREATE),
+        review("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+        review("selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+        review("subjectaccessreviews", "SubjectAccessReview"),
+        global(rbac, "v1", "clusterrolebindings", "ClusterRoleBinding").names(NameRule::PathSegment).create_on_update(),
+        global(rbac, "v1", "clusterroles", "ClusterRole").names(NameRule::PathSegment).create_on_update(),
+        namespaced(rbac, "v1", "rolebindings", "RoleBinding").names(NameRule::PathSegment).create_on_update(),
+        namespaced(rbac, "v1", "roles", "Role").names(NameRule::PathSegment).create_on_update(),
+        global(certificates, "v1", "certificatesigningrequests", "CertificateSigningRequest")
+            .short(&["csr"])
+            .view("approval")
+            .status()
+            .select(&[Field::text("spec.signerName")])
+            .with(Functions::WITH_STATUS),
+        global(certificates, "v1beta1", "clustertrustbundles", "ClusterTrustBundle")
+            .off()
+            .conditional()
+            .select(&[Field::text("spec.signerName")]),
+        namespaced(certificates, "v1beta1", "podcertificaterequests", "PodCertificateRequest")
+            .off()
+            .conditional()
+            .status()
+            .select(&[Field::text("spec.signerName"), Field::text("spec.podName"), Field::text("spec.nodeName")])
+            .with(Functions::WITH_STATUS),
+    ]);
+}
