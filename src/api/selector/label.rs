@@ -213,7 +213,7 @@ fn check(requirement: &Requirement) -> Result<(), SelectorError> {
             return Err(SelectorError(format!("values: Invalid value: {values}: {text}")));
         }
         Operator::GreaterThan | Operator::LessThan => {
-            for value in requirement.values.iter().filter(|value| value.parse::<i64>().is_err()) {
+            if let Some(value) = requirement.values.iter().find(|value| value.parse::<i64>().is_err()) {
                 let text = "for 'Gt', 'Lt' operators, the value must be an integer";
                 return Err(SelectorError(format!("values[0]: Invalid value: {}: {text}", quoted(value.as_str()))));
             }

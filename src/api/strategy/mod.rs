@@ -27,7 +27,7 @@ pub trait Strategy: Send + Sync + 'static {
     /// From the version that is served to the one that is stored, and back. The API version and kind are set
     /// by the caller.
     fn to_storage(&self, object: &mut Value);
-    fn from_storage(&self, object: &mut Value);
+    fn to_served(&self, object: &mut Value);
     fn columns(&self) -> Cow<'_, [Column]>;
     /// One cell for each column.
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value>;
@@ -43,7 +43,7 @@ pub struct Functions {
     pub validate_update: fn(&Value, &Value, Option<&str>, &mut Vec<FieldError>),
     pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
     pub to_storage: fn(&mut Value),
-    pub from_storage: fn(&mut Value),
+    pub to_served: fn(&mut Value),
     pub columns: &'static [Column],
     pub cells: fn(&Value, Timestamp) -> Vec<Value>,
 }
@@ -58,7 +58,7 @@ impl Functions {
         validate_update: |_, _, _, _| {},
         warnings: |_, _| Vec::new(),
         to_storage: |_| {},
-        from_storage: |_| {},
+        to_served: |_| {},
         columns: crate::print::NAME_AND_AGE,
         cells: crate::print::name_and_age,
     };
@@ -97,8 +97,8 @@ impl Strategy for Functions {
         (self.to_storage)(object);
     }
 
-    fn from_storage(&self, object: &mut Value) {
-        (self.from_storage)(object);
+    fn to_served(&self, object: &mut Value) {
+        (self.to_served)(object);
     }
 
     fn columns(&self) -> Cow<'_, [Column]> {

@@ -216,9 +216,9 @@ impl Row {
     }
 
     /// From the stored to the served version, type included.
-    pub fn from_storage(&self, object: &mut Value) {
+    pub fn to_served(&self, object: &mut Value) {
         if self.storage != self.resource {
-            self.strategy.from_storage(object);
+            self.strategy.to_served(object);
             meta::set_type(object, &self.api_version(), &self.kind);
         }
     }
