@@ -101,7 +101,7 @@ fn a_second_start_takes_over_what_the_first_left() {
     let (one, _) = pod(&host, &network, "one");
     let (two, _) = pod(&host, &network, "two");
     two.serve(80, "two");
-    let state = "ip -d -o link | sed 's/ state [A-Z]* / /'; ip -o -4 addr; ip route; nft list ruleset";
+    let state = "ip -o link | sed 's/ state [A-Z]* / /'; ip -o -4 addr; ip route; nft list ruleset";
     let before = host.sh(state);
     drop(network);
     // Left behind between two steps of an attach.
