@@ -1,1 +1,101 @@
-//! One file per controller.
+//! One file per controller: what it watches, its pure decisions, its writes.
+//!
+//! A controller is level-triggered: events only wake it, and each reconcile begins with what is there now. They are
+//! started together by [`start`], each under its own identity and each begun again when it fails.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::Resource;
+use client::{Client, Failure};
+use ipnet::Ipv4Net;
+use task::Shutdown;
+
+mod certificates;
+mod deployment;
+mod endpointslice;
+mod garbage;
+mod namespace;
+mod node_ipam;
+mod node_lifecycle;
+mod owned;
+mod pod_gc;
+mod pods;
+mod replicaset;
+mod select;
+mod serviceaccount;
+
+pub use certificates::{Signer, Subject};
+
+/// What the controllers need to know of the cluster.
+#[derive(Clone)]
+pub struct Config {
+    /// Network of all pods, of which each node gets a part.
+    pub cluster_cidr: Ipv4Net,
+    /// The bundle that pods verify the API server with.
+    pub ca_pem: String,
+    /// Addresses of the API server, which no node may serve under.
+    pub reserved_addresses: Vec<IpAddr>,
+    /// What is served and can be listed, watched and deleted.
+    pub resources: Vec<Served>,
+}
+
+/// A resource as the namespace controller and the garbage collector need it.
+#[derive(Clone, Debug)]
+pub struct Served {
+    pub resource: Resource,
+    pub kind: &'static str,
+    pub namespaced: bool,
+}
+
+/// Starts all controllers. `client` makes the client of the controller with a name such as `replicaset-controller`,
+/// which acts as the ServiceAccount of that name in `kube-system`.
+pub fn start(config: Config, client: impl Fn(&str) -> Client, signer: Arc<dyn Signer>, shutdown: &Shutdown) {
+    let namespaced: Vec<Resource> =
+        config.resources.iter().filter(|served| served.namespaced).map(|served| served.resource.clone()).collect();
+    let collected: Vec<(Resource, &'static str)> = config
+        .resources
+        .iter()
+        .filter(|served| served.resource.plural != "events")
+        .map(|served| (served.resource.clone(), served.kind))
+        .collect();
+    begin("replicaset", client("replicaset-controller"), shutdown, replicaset::run);
+    begin("deployment", client("deployment-controller"), shutdown, deployment::run);
+    begin("endpointslice", client("endpointslice-controller"), shutdown, endpointslice::run);
+    begin("nodelifecycle", client("node-controller"), shutdown, node_lifecycle::run);
+    begin("podgc", client("pod-garbage-collector"), shutdown, pod_gc::run);
+    let cidr = config.cluster_cidr;
+    begin("nodeipam", client("node-controller"), shutdown, move |client, stop| node_ipam::run(client, cidr, stop));
+    begin("namespace", client("namespace-controller"), shutdown, move |client, stop| {
+        namespace::run(client, namespaced.clone(), stop)
+    });
+    begin("garbage", client("generic-garbage-collector"), shutdown, move |client, stop| {
+        garbage::run(client, collected.clone(), stop)
+    });
+    let ca_pem = config.ca_pem;
+    begin("serviceaccount", client("service-account-controller"), shutdown, move |client, stop| {
+        serviceaccount::run(client, ca_pem.clone(), stop)
+    });
+    let reserved = config.reserved_addresses;
+    begin("certificates", client("certificate-controller"), shutdown, move |client, stop| {
+        certificates::run(client, signer.clone(), reserved.clone(), stop)
+    });
+}
+
+fn begin<R, F>(name: &'static str, client: Client, shutdown: &Shutdown, run: R)
+where
+    R: Fn(Client, Shutdown) -> F + Send + 'static,
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
+{
+    let stop = shutdown.clone();
+    task::restarting(name, shutdown.clone(), move || {
+        // What a failed run has started ends with it.
+        let run_stop = stop.child_token();
+        let guard = run_stop.clone().drop_guard();
+        let running = run(client.clone(), run_stop);
+        async move {
+            let _guard = guard;
+            running.await
+        }
+    });
+}

@@ -1,0 +1,224 @@
+//! The garbage collector: objects go when their owners have gone.
+//!
+//! Follows the metadata of every resource that can be deleted. [`graph`] knows who owns whom and says what is to be done
+//! about an object; here it is done, after asking the API for what the graph cannot know for certain: that an owner
+//! which was never seen does not exist.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Call, Resource, Verb};
+use client::{Client, Failure, Follow, Queue, Scope, Step};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use parking_lot::Mutex;
+use serde_json::json;
+use task::Shutdown;
+
+use crate::owned::gone_is_fine;
+
+mod graph;
+
+use graph::{Graph, Identity, Todo};
+
+const WORKERS: usize = 4;
+
+struct Collector {
+    client: Client,
+    graph: Mutex<Graph>,
+    resources: Vec<(Resource, &'static str)>,
+}
+
+#[derive(serde::Deserialize)]
+struct Partial {
+    metadata: ObjectMeta,
+}
+
+/// `resources` are those that can be listed, watched and deleted, with their kinds.
+pub async fn run(client: Client, resources: Vec<(Resource, &'static str)>, shutdown: Shutdown) -> Result<(), Failure> {
+    let collector = Arc::new(Collector { client, graph: Mutex::new(Graph::default()), resources });
+    let queue: Queue<String> = Queue::new();
+    let mut filled = Vec::new();
+    for (resource, _) in &collector.resources {
+        let (done, all) = tokio::sync::oneshot::channel();
+        filled.push(all);
+        let follow = Follow::new(collector.client.backend().clone(), resource.clone(), Scope::all());
+        let (collector, queue, resource) = (collector.clone(), queue.clone(), resource.clone());
+        let shutdown = shutdown.clone();
+        task::spawn("garbage", async move {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = collector.follow(resource, follow, queue, done) => {}
+            }
+        });
+    }
+    // Nothing is an orphan before everything was seen once.
+    futures::future::join_all(filled).await;
+    client::run_workers("garbage", queue, WORKERS, shutdown.clone(), move |uid| {
+        let collector = collector.clone();
+        async move { collector.reconcile(&uid).await }
+    });
+    shutdown.cancelled().await;
+    Ok(())
+}
+
+impl Collector {
+    async fn follow(
+        &self,
+        resource: Resource,
+        mut follow: Follow,
+        queue: Queue<String>,
+        filled: tokio::sync::oneshot::Sender<()>,
+    ) {
+        let mut filled = Some(filled);
+        loop {
+            let step = follow.next().await;
+            let woken = {
+                let mut graph = self.graph.lock();
+                let mut put = |bytes: &[u8]| match serde_json::from_slice::<Partial>(bytes) {
+                    Ok(object) => graph.put(&resource, &object.metadata),
+                    Err(_) => Vec::new(),
+                };
+                match step {
+                    Step::Put(bytes) => put(&bytes),
+                    Step::All(objects) => {
+                        let mut woken: Vec<String> = objects.iter().flat_map(|bytes| put(bytes)).collect();
+                        let there: Vec<String> = objects
+                            .iter()
+                            .filter_map(|bytes| serde_json::from_slice::<Partial>(bytes).ok()?.metadata.uid)
+                            .collect();
+                        woken.extend(graph.keep_only(&resource, &there.iter().map(String::as_str).collect()));
+                        woken
+                    }
+                    Step::Gone(bytes) => match serde_json::from_slice::<Partial>(&bytes) {
+                        Ok(Partial { metadata: ObjectMeta { uid: Some(uid), .. } }) => graph.remove(&uid),
+                        _ => Vec::new(),
+                    },
+                }
+            };
+            for uid in woken {
+                queue.add(uid);
+            }
+            if let Some(filled) = filled.take() {
+                let _ = filled.send(());
+            }
+        }
+    }
+
+    async fn reconcile(&self, uid: &str) -> Result<Option<Duration>, Failure> {
+        let todo = self.graph.lock().todo(uid);
+        match todo {
+            Todo::Nothing => Ok(None),
+            Todo::FinishForeground(object) => self.drop_finalizer(&object, "foregroundDeletion").await,
+            Todo::DeleteDependents(dependents) => {
+                for dependent in dependents {
+                    self.delete(&dependent, "Foreground").await?;
+                }
+                Ok(None)
+            }
+            Todo::Orphan(object, dependents) => {
+                for dependent in dependents {
+                    self.disown(&dependent, uid).await?;
+                }
+                self.drop_finalizer(&object, "orphan").await
+            }
+            Todo::CheckOwners(object, owners) => {
+                for owner in owners {
+                    if self.exists(&object, &owner).await? {
+                        return Ok(None);
+                    }
+                }
+                self.delete(&object, "Background").await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// True if the owner lives, in which case the graph has it or is about to hear of it.
+    async fn exists(&self, dependent: &Identity, owner: &graph::Owner) -> Result<bool, Failure> {
+        let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let Some((resource, _)) =
+            self.resources.iter().find(|(resource, kind)| resource.group == group && *kind == owner.kind)
+        else {
+            // A kind that is not served: nobody can say that the owner is gone.
+            return Ok(true);
+        };
+        let mut call = Call::new(Verb::Get, resource.clone());
+        call.name = Some(owner.name.clone());
+        call.namespace.clone_from(&dependent.namespace);
+        if self.graph.lock().is_cluster_scoped(resource) {
+            call.namespace = None;
+        }
+        match self.client.raw(call).await {
+            Ok(found) => Ok(found["metadata"]["uid"] == owner.uid.as_str()),
+            Err(failure) if failure.is_not_found() => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn call(object: &Identity, verb: Verb) -> Call {
+        Call {
+            namespace: object.namespace.clone(),
+            name: Some(object.name.clone()),
+            ..Call::new(verb, Resource::clone(&object.resource))
+        }
+    }
+
+    async fn delete(&self, object: &Identity, propagation: &str) -> Result<(), Failure> {
+        let mut call = Collector::call(object, Verb::Delete);
+        call.body = Some(json!({
+            "kind": "DeleteOptions", "apiVersion": "v1",
+            "propagationPolicy": propagation, "preconditions": {"uid": object.uid},
+        }));
+        match self.client.raw(call).await {
+            // Another object of that name by now: the precondition did its work.
+            Err(failure) if failure.is_conflict() => Ok(()),
+            outcome => gone_is_fine(outcome),
+        }
+    }
+
+    async fn disown(&self, dependent: &Identity, owner_uid: &str) -> Result<(), Failure> {
+        let Some((version, references)) = self.current(dependent, "ownerReferences").await? else { return Ok(()) };
+        let kept: Vec<&serde_json::Value> =
+            references.iter().filter(|reference| reference["uid"] != owner_uid).collect();
+        if kept.len() == references.len() {
+            return Ok(());
+        }
+        let patch = json!({"metadata": {"resourceVersion": version, "ownerReferences": kept}});
+        self.patch(dependent, patch).await
+    }
+
+    async fn drop_finalizer(&self, object: &Identity, finalizer: &str) -> Result<Option<Duration>, Failure> {
+        let Some((version, finalizers)) = self.current(object, "finalizers").await? else { return Ok(None) };
+        let kept: Vec<&serde_json::Value> = finalizers.iter().filter(|one| *one != finalizer).collect();
+        if kept.len() != finalizers.len() {
+            self.patch(object, json!({"metadata": {"resourceVersion": version, "finalizers": kept}})).await?;
+        }
+        Ok(None)
+    }
+
+    /// A list in the metadata as it is now, with the revision that it was read at; `None` if the object is gone.
+    async fn current(
+        &self,
+        object: &Identity,
+        field: &str,
+    ) -> Result<Option<(serde_json::Value, Vec<serde_json::Value>)>, Failure> {
+        let mut found = match self.client.raw(Collector::call(object, Verb::Get)).await {
+            Ok(found) => found,
+            Err(failure) if failure.is_not_found() => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let meta = &mut found["metadata"];
+        if meta["uid"] != object.uid.as_str() {
+            return Ok(None);
+        }
+        let list = meta[field].as_array().cloned().unwrap_or_default();
+        Ok(Some((meta["resourceVersion"].take(), list)))
+    }
+
+    async fn patch(&self, object: &Identity, patch: serde_json::Value) -> Result<(), Failure> {
+        let mut call = Collector::call(object, Verb::Patch);
+        call.options.patch = Some(client::PatchKind::Merge);
+        call.body = Some(patch);
+        gone_is_fine(self.client.raw(call).await)
+    }
+}

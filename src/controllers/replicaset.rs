@@ -1,0 +1,427 @@
+//! ReplicaSets: keeps as many pods as are wanted.
+//!
+//! Watches ReplicaSets and Pods. Creates and deletes pods, adopts matching pods that nobody controls, releases pods
+//! whose labels no longer match, and writes `status`. Pods that nobody needs are deleted in upstream's order, the least
+//! useful first.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Client, DeleteOptions, Failure, Informer, Involved, Key, Patch, Queue, Recorder, Scope};
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::json;
+use task::Shutdown;
+
+use crate::owned::{Recent, controller_of, controller_reference, gone_is_fine, is_controlled_by, uid};
+use crate::{pods, select};
+
+/// Pods created or deleted in one go; more follow when the cache shows these.
+const BURST_PODS_MAX: usize = 500;
+const WORKERS: usize = 4;
+
+struct ReplicaSets {
+    client: Client,
+    sets: Arc<Informer<ReplicaSet>>,
+    pods: Arc<Informer<Pod>>,
+    recorder: Recorder,
+    recent: Recent,
+}
+
+pub async fn run(client: Client, shutdown: Shutdown) -> Result<(), Failure> {
+    let controller = Arc::new(ReplicaSets {
+        sets: client.informer(Scope::all()),
+        pods: client.informer(Scope::all()),
+        recorder: Recorder::new(client.clone(), "replicaset-controller", None),
+        recent: Recent::default(),
+        client,
+    });
+    controller.sets.synced().await;
+    controller.pods.synced().await;
+    let queue = Queue::new();
+    let reconciler = controller.clone();
+    client::run_workers("replicaset", queue.clone(), WORKERS, shutdown.clone(), move |key| {
+        let controller = reconciler.clone();
+        async move { controller.reconcile(key).await }
+    });
+    let mut sets = controller.sets.subscribe();
+    let mut changes = controller.pods.subscribe();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            change = sets.next() => queue.add(change.key),
+            change = changes.next() => {
+                for pod in [&change.old, &change.new].into_iter().flatten() {
+                    controller.wake_owners(&queue, pod);
+                }
+            }
+        }
+    }
+}
+
+impl ReplicaSets {
+    fn wake_owners(&self, queue: &Queue<Key>, pod: &Pod) {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        match controller_of(&pod.metadata) {
+            Some(owner) if owner.kind == "ReplicaSet" => queue.add(Key::new(namespace, owner.name.clone())),
+            Some(_) => {}
+            None => {
+                for set in self.sets.list_in(namespace) {
+                    if let Some(spec) = &set.spec
+                        && select::matches(&spec.selector, pod.metadata.labels.as_ref())
+                    {
+                        queue.add(Key::of(&*set));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn reconcile(&self, key: Key) -> Result<Option<Duration>, Failure> {
+        let Some(set) = self.sets.get_key(&key) else { return Ok(None) };
+        let owned = self.claim(&set).await?;
+        let set_uid = uid(&set.metadata);
+        let seen: Vec<&str> = owned.iter().map(|pod| uid(&pod.metadata)).collect();
+        let (unseen, going) = self.recent.settle(set_uid, &seen);
+        let active: Vec<Arc<Pod>> = owned
+            .iter()
+            .filter(|pod| pods::is_active(pod) && !going.iter().any(|uid| Some(uid) == pod.metadata.uid.as_ref()))
+            .cloned()
+            .collect();
+        let mut outcome = Ok(());
+        if set.metadata.deletion_timestamp.is_none() {
+            outcome = self.scale(&set, &active, unseen).await;
+        }
+        let again = self.write_status(&set, &active, outcome.as_ref().err()).await?;
+        outcome?;
+        let patience = (unseen > 0).then_some(Recent::patience());
+        Ok(match (again, patience) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        })
+    }
+
+    /// The pods that this set controls, after adopting and releasing.
+    async fn claim(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, Failure> {
+        let Some(spec) = &set.spec else { return Ok(Vec::new()) };
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let mut owned = Vec::new();
+        for pod in self.pods.list_in(namespace) {
+            let matches = select::matches(&spec.selector, pod.metadata.labels.as_ref());
+            if is_controlled_by(&pod.metadata, set.metadata.uid.as_deref()) {
+                if matches {
+                    owned.push(pod);
+                } else if set.metadata.deletion_timestamp.is_none() {
+                    self.release(set, &pod).await?;
+                }
+            } else if controller_of(&pod.metadata).is_none()
+                && matches
+                && pods::is_active(&pod)
+                && set.metadata.deletion_timestamp.is_none()
+            {
+                self.adopt(set, &pod).await?;
+                owned.push(pod);
+            }
+        }
+        Ok(owned)
+    }
+
+    async fn adopt(&self, set: &ReplicaSet, pod: &Pod) -> Result<(), Failure> {
+        let key = Key::of(pod);
+        let patch = json!({"metadata": {"uid": pod.metadata.uid, "ownerReferences": [controller_reference(set)]}});
+        gone_is_fine(self.client.patch::<Pod>(&key.namespace, &key.name, Patch::Strategic(patch)).await)
+    }
+
+    async fn release(&self, set: &ReplicaSet, pod: &Pod) -> Result<(), Failure> {
+        let key = Key::of(pod);
+        let patch = json!({"metadata": {
+            "uid": pod.metadata.uid,
+            "ownerReferences": [{"$patch": "delete", "uid": set.metadata.uid}],
+        }});
+        gone_is_fine(self.client.patch::<Pod>(&key.namespace, &key.name, Patch::Strategic(patch)).await)
+    }
+
+    async fn scale(&self, set: &ReplicaSet, active: &[Arc<Pod>], unseen: usize) -> Result<(), Failure> {
+        let Some(spec) = &set.spec else { return Ok(()) };
+        let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+        let have = active.len() + unseen;
+        if have < wanted {
+            self.create(set, (wanted - have).min(BURST_PODS_MAX)).await
+        } else if active.len() > wanted {
+            let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+            let crowd = self.crowd(namespace, set);
+            let victims = victims(active.to_vec(), active.len() - wanted, &crowd);
+            futures::future::try_join_all(victims.iter().take(BURST_PODS_MAX).map(|pod| self.delete(set, pod))).await?;
+            Ok(())
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn create(&self, set: &ReplicaSet, count: usize) -> Result<(), Failure> {
+        let Some(pod) = pod_of(set) else { return Ok(()) };
+        // Slowly first: if the first is refused, for a quota say, so are the others.
+        let mut batch = 1;
+        let mut left = count;
+        while left > 0 {
+            let size = batch.min(left);
+            let created = futures::future::join_all((0..size).map(|_| self.client.create(&pod))).await;
+            for outcome in created {
+                match outcome {
+                    Ok(created) => {
+                        self.recent.created(uid(&set.metadata), uid(&created.metadata));
+                        let name = created.metadata.name.unwrap_or_default();
+                        self.recorder.normal(Involved::new(set), "SuccessfulCreate", format!("Created pod: {name}"));
+                    }
+                    Err(failure) => {
+                        let message = format!("Error creating: {failure}");
+                        self.recorder.warning(Involved::new(set), "FailedCreate", message);
+                        return Err(failure);
+                    }
+                }
+            }
+            left -= size;
+            batch *= 2;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, set: &ReplicaSet, pod: &Pod) -> Result<(), Failure> {
+        let key = Key::of(pod);
+        let options = DeleteOptions { uid: pod.metadata.uid.clone(), ..DeleteOptions::default() };
+        self.recent.deleted(uid(&set.metadata), uid(&pod.metadata));
+        match self.client.delete::<Pod>(&key.namespace, &key.name, options).await {
+            Ok(()) => {
+                let message = format!("Deleted pod: {}", key.name);
+                self.recorder.normal(Involved::new(set), "SuccessfulDelete", message);
+                Ok(())
+            }
+            Err(failure) if failure.is_not_found() => Ok(()),
+            Err(failure) => {
+                self.recorder.warning(Involved::new(set), "FailedDelete", format!("Error deleting: {failure}"));
+                Err(failure)
+            }
+        }
+    }
+
+    /// How many active pods of the same Deployment each node runs.
+    fn crowd(&self, namespace: &str, set: &ReplicaSet) -> HashMap<String, usize> {
+        let Some(owner) = controller_of(&set.metadata) else { return HashMap::new() };
+        let sets = self.sets.list_in(namespace);
+        let related: Vec<&str> = sets
+            .iter()
+            .filter(|set| is_controlled_by(&set.metadata, Some(&owner.uid)))
+            .map(|set| uid(&set.metadata))
+            .collect();
+        let mut crowd = HashMap::new();
+        for pod in self.pods.list_in(namespace) {
+            let ours = controller_of(&pod.metadata).is_some_and(|owner| related.contains(&owner.uid.as_str()));
+            if let Some(node) = pods::node_name(&pod).filter(|_| ours && pods::is_active(&pod)) {
+                *crowd.entry(node.to_owned()).or_default() += 1;
+            }
+        }
+        crowd
+    }
+
+    /// Writes the status if it changed; yields when it will change by time alone.
+    async fn write_status(
+        &self,
+        set: &ReplicaSet,
+        active: &[Arc<Pod>],
+        failure: Option<&Failure>,
+    ) -> Result<Option<Duration>, Failure> {
+        let now = Timestamp::now();
+        let (status, again) = status(set, active, failure, now);
+        if set.status.as_ref() != Some(&status) {
+            let changed = ReplicaSet { status: Some(status), ..set.clone() };
+            gone_is_fine(self.client.update_status(&changed).await)?;
+        }
+        Ok(again)
+    }
+}
+
+/// A pod as the template has it.
+fn pod_of(set: &ReplicaSet) -> Option<Pod> {
+    let template = set.spec.as_ref()?.template.as_ref()?;
+    let meta = template.metadata.clone().unwrap_or_default();
+    Some(Pod {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", set.metadata.name.as_deref()?)),
+            namespace: set.metadata.namespace.clone(),
+            labels: meta.labels,
+            annotations: meta.annotations,
+            finalizers: meta.finalizers,
+            owner_references: Some(vec![controller_reference(set)]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    })
+}
+
+/// The `count` pods whose loss matters least, in upstream's order: not assigned before assigned, Pending before Unknown
+/// before Running, not ready before ready, lower deletion cost, more of its kind on the node, ready for a shorter time,
+/// more restarts, younger.
+fn victims(mut active: Vec<Arc<Pod>>, count: usize, crowd: &HashMap<String, usize>) -> Vec<Arc<Pod>> {
+    active.sort_by_cached_key(|pod| {
+        let phase = match pods::phase(pod) {
+            "Pending" => 0,
+            "Unknown" => 1,
+            _ => 2,
+        };
+        let cost = pod
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get("controller.kubernetes.io/pod-deletion-cost"))
+            .and_then(|cost| cost.parse::<i32>().ok())
+            .unwrap_or(0);
+        let rank = pods::node_name(pod).and_then(|node| crowd.get(node)).copied().unwrap_or(0);
+        (
+            pods::node_name(pod).is_some(),
+            phase,
+            pods::is_ready(pod),
+            cost,
+            Reverse(rank),
+            Reverse(pods::ready_since(pod)),
+            Reverse(pods::restarts(pod)),
+            Reverse(pod.metadata.creation_timestamp.as_ref().map(|time| time.0)),
+        )
+    });
+    active.truncate(count);
+    active
+}
+
+/// The status that goes with these pods, and when a pod will become available by waiting.
+fn status(
+    set: &ReplicaSet,
+    active: &[Arc<Pod>],
+    failure: Option<&Failure>,
+    now: Timestamp,
+) -> (ReplicaSetStatus, Option<Duration>) {
+    let spec = set.spec.as_ref();
+    let min_ready_s = i64::from(spec.and_then(|spec| spec.min_ready_seconds).unwrap_or(0));
+    let template = spec.and_then(|spec| spec.template.as_ref()).and_then(|template| template.metadata.as_ref());
+    let template_labels = template.and_then(|meta| meta.labels.as_ref());
+    let count =
+        |test: &dyn Fn(&Pod) -> bool| i32::try_from(active.iter().filter(|pod| test(pod)).count()).unwrap_or(i32::MAX);
+    let labelled = |pod: &Pod| {
+        template_labels
+            .into_iter()
+            .flatten()
+            .all(|(key, value)| pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)) == Some(value))
+    };
+    let mut again = None;
+    let mut available = 0;
+    for pod in active.iter().filter(|pod| pods::is_ready(pod)) {
+        let ready_s = pods::ready_since(pod).map_or(0, |since| now.as_second() - since.as_second());
+        if min_ready_s == 0 || ready_s >= min_ready_s {
+            available += 1;
+        } else {
+            let wait = Duration::from_secs(u64::try_from(min_ready_s - ready_s).unwrap_or(0));
+            again = Some(again.map_or(wait, |shortest: Duration| shortest.min(wait)));
+        }
+    }
+    let known = set.status.clone().unwrap_or_default();
+    let mut conditions = known.conditions.unwrap_or_default();
+    let failing = conditions.iter().any(|condition| condition.type_ == "ReplicaFailure");
+    match failure {
+        Some(failure) if !failing => conditions.push(ReplicaSetCondition {
+            type_: "ReplicaFailure".into(),
+            status: "True".into(),
+            reason: Some("FailedCreate".into()),
+            message: Some(failure.to_string()),
+            last_transition_time: Some(Time(now)),
+        }),
+        None => conditions.retain(|condition| condition.type_ != "ReplicaFailure"),
+        Some(_) => {}
+    }
+    let non_zero = |number: i32| (number != 0).then_some(number);
+    let status = ReplicaSetStatus {
+        replicas: i32::try_from(active.len()).unwrap_or(i32::MAX),
+        fully_labeled_replicas: non_zero(count(&labelled)),
+        ready_replicas: non_zero(count(&pods::is_ready)),
+        available_replicas: non_zero(available),
+        observed_generation: set.metadata.generation,
+        conditions: (!conditions.is_empty()).then_some(conditions),
+        terminating_replicas: known.terminating_replicas,
+    };
+    (status, again)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, value: serde_json::Value) -> Arc<Pod> {
+        let mut pod = json!({"metadata": {"name": name, "uid": name}});
+        merge(&mut pod, value);
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    fn merge(base: &mut serde_json::Value, over: serde_json::Value) {
+        match (base, over) {
+            (serde_json::Value::Object(base), serde_json::Value::Object(over)) => {
+                for (key, value) in over {
+                    merge(base.entry(key).or_insert(serde_json::Value::Null), value);
+                }
+            }
+            (base, over) => *base = over,
+        }
+    }
+
+    fn ready(node: &str, since: &str) -> serde_json::Value {
+        json!({"spec": {"nodeName": node, "containers": []},
+               "status": {"phase": "Running",
+                          "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": since}]}})
+    }
+
+    #[test]
+    fn the_least_useful_pods_go_first() {
+        let crowd = HashMap::from([("busy".to_owned(), 2), ("calm".to_owned(), 1)]);
+        let pods = vec![
+            pod("old", ready("calm", "2026-01-01T00:00:00Z")),
+            pod("young", ready("calm", "2026-01-02T00:00:00Z")),
+            pod("crowded", ready("busy", "2026-01-01T00:00:00Z")),
+            pod("unready", json!({"spec": {"nodeName": "calm", "containers": []}, "status": {"phase": "Running"}})),
+            pod("unassigned", json!({})),
+            pod("dear", {
+                let mut value = ready("calm", "2026-01-03T00:00:00Z");
+                value["metadata"] = json!({"annotations": {"controller.kubernetes.io/pod-deletion-cost": "10"}});
+                value
+            }),
+        ];
+        let names: Vec<String> =
+            victims(pods, 6, &crowd).iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
+        assert_eq!(names, ["unassigned", "unready", "crowded", "young", "old", "dear"]);
+    }
+
+    #[test]
+    fn availability_waits_for_min_ready_seconds() {
+        let set: ReplicaSet = serde_json::from_value(json!({
+            "metadata": {"name": "web", "generation": 3},
+            "spec": {"minReadySeconds": 10, "selector": {}, "template": {"metadata": {"labels": {"a": "b"}}}},
+        }))
+        .unwrap();
+        let pods = [pod("a", ready("n", "2026-01-01T00:00:00Z")), pod("b", ready("n", "2026-01-01T00:00:06Z"))];
+        let now = "2026-01-01T00:00:11Z".parse().unwrap();
+        let (status, again) = status(&set, &pods, None, now);
+        assert_eq!((status.replicas, status.ready_replicas, status.available_replicas), (2, Some(2), Some(1)));
+        assert_eq!((status.fully_labeled_replicas, status.observed_generation), (None, Some(3)));
+        assert_eq!(again, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_failure_is_a_condition_until_it_is_over() {
+        let set: ReplicaSet = serde_json::from_value(json!({"spec": {"selector": {}}})).unwrap();
+        let failure = Failure::forbidden("", "pods", "", "exceeded quota");
+        let (failing, _) = status(&set, &[], Some(&failure), Timestamp::UNIX_EPOCH);
+        assert_eq!(failing.conditions.as_ref().unwrap()[0].reason.as_deref(), Some("FailedCreate"));
+        let set = ReplicaSet { status: Some(failing), ..set };
+        assert_eq!(status(&set, &[], None, Timestamp::UNIX_EPOCH).0.conditions, None);
+    }
+}
