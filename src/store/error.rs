@@ -69,6 +69,8 @@ pub enum OpenError {
     Gap { from: u64, to: u64 },
     #[error("snapshot {} is damaged: {reason}", path.display())]
     SnapshotDamaged { path: PathBuf, reason: &'static str },
+    #[error("the disk failed while the store was opened")]
+    Failed,
     #[error("Raft cannot start")]
     Raft(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -1,16 +1,33 @@
 //! A revisioned key-value store with etcd v3's semantics: one counter orders every change, transactions compare and
 //! then write, reads and watches reach back to the last compaction. It knows nothing of Kubernetes.
 //!
-//! Limitations: so far the state is in memory only; nothing survives the process.
-
-#![expect(dead_code, reason = "the log and the snapshots that use it come next")]
+//! How a write goes: [`Store::txn`] hands it to the proposer, which puts what waits into one Raft entry
+//! (`raft::propose`); the log writes and syncs it (`log`); Raft commits it; the state machine applies it to the
+//! state in memory (`state`), which wakes the watchers (`watch`); the caller gets its answer. Snapshots (`snapshot`)
+//! bound the log.
+//!
+//! Invariants: an acknowledged write is on disk, synced (but see [`Durability::Relaxed`]). Everything read from disk
+//! is checked. A failure of the disk stops the store ([`Store::closed`]); it never acknowledges what it cannot keep.
+//!
+//! Limitations: a Raft group of one. History between two compactions is in memory, bounded by
+//! [`Config::history_bytes_max`].
 
 mod check;
+mod codec;
 mod command;
+mod disk;
 mod error;
+mod log;
+mod open;
+mod raft;
+mod small_file;
+mod snapshot;
 mod state;
 mod types;
 mod watch;
+
+#[cfg(test)]
+mod store_test;
 
 pub use error::{Error, OpenError, WatchError};
 pub use types::*;
@@ -18,13 +35,21 @@ pub use watch::{WatchProgress, Watcher};
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 
 use command::{Command, Reply};
-use state::State;
+use log::Log;
+use raft::propose::Proposal;
+use snapshot::Snapshots;
 use watch::Watched;
 
-/// The quota of keys, values and history together unless another is set (etcd: `--quota-backend-bytes`).
+/// The quota of keys and values together unless another is set (etcd: `--quota-backend-bytes`).
 pub const QUOTA_BYTES_DEFAULT: u64 = 2 << 30;
+/// History is compacted by the store itself once it weighs more, unless another bound is set.
+pub const HISTORY_BYTES_MAX_DEFAULT: u64 = 64 << 20;
 
 /// Where a store lives and what bounds it.
 #[derive(Clone, Debug)]
@@ -33,42 +58,69 @@ pub struct Config {
     pub dir: PathBuf,
     /// This server's name in the group.
     pub name: String,
-    /// Puts are refused once keys, values and history weigh more.
+    /// Puts are refused once the keys and values that exist weigh more.
     pub quota_bytes: u64,
+    /// History is compacted without being asked once it weighs more.
+    pub history_bytes_max: u64,
 }
 
 impl Config {
     pub fn new(dir: impl Into<PathBuf>, name: impl Into<String>) -> Config {
-        Config { dir: dir.into(), name: name.into(), quota_bytes: QUOTA_BYTES_DEFAULT }
+        Config {
+            dir: dir.into(),
+            name: name.into(),
+            quota_bytes: QUOTA_BYTES_DEFAULT,
+            history_bytes_max: HISTORY_BYTES_MAX_DEFAULT,
+        }
     }
 }
 
 /// The store. A cheap handle; clones are the same store.
 #[derive(Clone)]
 pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: raft::Id,
     watched: Arc<Watched>,
-    shutdown: task::Shutdown,
+    raft: raft::Raft,
+    log: Log,
+    snapshots: Arc<Snapshots>,
+    proposals: mpsc::Sender<Proposal>,
+    over_quota: Arc<AtomicBool>,
+    stopping: task::Shutdown,
+    closed: task::Shutdown,
 }
 
 impl Store {
-    /// Opens the store. It serves until `shutdown`. Nothing is read from or written to `config.dir` yet.
-    #[expect(clippy::unused_async, reason = "opening waits for the group's leader")]
-    pub async fn open(_config: Config, shutdown: task::Shutdown) -> Result<Store, OpenError> {
-        Ok(Store { watched: Watched::new(State::default()), shutdown })
+    /// Opens the store in `config.dir`, or makes it; it leads its group on return. It serves until `shutdown`.
+    pub async fn open(config: Config, shutdown: task::Shutdown) -> Result<Store, OpenError> {
+        open::open(config, shutdown).await
     }
 
     /// The revision of the last change that was applied here.
     pub fn revision(&self) -> u64 {
-        self.watched.read().revision()
+        self.inner.watched.read().revision()
     }
 
     /// A revision that is applied here and no older than any write acknowledged before the call.
-    #[expect(clippy::unused_async, reason = "asks the group")]
     pub async fn read_index(&self) -> Result<u64, Error> {
-        Ok(self.revision())
+        if self.inner.stopping.is_cancelled() {
+            return Err(Error::Closed);
+        }
+        if self.inner.is_alone() {
+            // Nobody else can have acknowledged anything, and here that comes after applying.
+            return Ok(self.revision());
+        }
+        match self.inner.raft.ensure_linearizable().await {
+            Ok(_) => Ok(self.revision()),
+            Err(openraft::error::RaftError::APIError(_)) => Err(Error::NotLeader),
+            Err(openraft::error::RaftError::Fatal(_)) => Err(Error::Closed),
+        }
     }
 
-    /// Does a transaction; returns once its changes are applied.
+    /// Does a transaction; returns once its changes are durable and applied. Dropping the future does not stop it.
     pub async fn txn(&self, txn: Txn) -> Result<TxnOutcome, Error> {
         check::check(&txn)?;
         match self.command(Command::Txn(txn)).await? {
@@ -80,12 +132,15 @@ impl Store {
     /// Reads a range as it is here now, or was at a past revision. For a linearizable read, await
     /// [`Store::read_index`] first.
     pub fn range(&self, range: &Range) -> Result<RangeOutcome, Error> {
-        Ok(self.watched.read().range(range)?)
+        Ok(self.inner.watched.read().range(range)?)
     }
 
     /// Follows changes from a past, present or future revision on.
     pub fn watch(&self, request: WatchRequest) -> Result<Watcher, Error> {
-        Ok(self.watched.watch(request)?)
+        if self.inner.stopping.is_cancelled() {
+            return Err(Error::Closed);
+        }
+        Ok(self.inner.watched.watch(request)?)
     }
 
     /// Drops the history before `revision`.
@@ -97,25 +152,54 @@ impl Store {
     }
 
     pub fn status(&self) -> Status {
-        let state = self.watched.read();
+        let inner = &self.inner;
+        let read_only = match (inner.log.is_full(), inner.over_quota.load(Ordering::Relaxed)) {
+            (true, _) => Some(ReadOnly::DiskFull),
+            (_, true) => Some(ReadOnly::QuotaExceeded),
+            _ => None,
+        };
+        let leader = inner.raft.metrics().borrow().current_leader == Some(inner.id);
+        let state = inner.watched.read();
         Status {
             revision: state.revision(),
             compacted: state.compacted(),
             keys: state.len(),
             bytes: state.bytes(),
             history_bytes: state.history_bytes(),
-            disk_bytes: 0,
-            leader: true,
-            read_only: None,
+            disk_bytes: inner.log.disk_bytes() + inner.snapshots.disk_bytes(),
+            leader,
+            read_only,
         }
     }
 
-    #[expect(clippy::unused_async, reason = "asks the group")]
+    /// Returns once the store has ended, by shutdown or because the disk failed, and its directory is free.
+    pub async fn closed(&self) {
+        self.inner.closed.cancelled().await;
+    }
+
     async fn command(&self, command: Command) -> Result<Reply, Error> {
-        if self.shutdown.is_cancelled() {
+        if self.inner.stopping.is_cancelled() {
             return Err(Error::Closed);
         }
-        Ok(self.watched.change(|state| state.apply(&command)))
+        let (reply, answer) = oneshot::channel();
+        self.inner.proposals.try_send(Proposal { command, reply }).map_err(|error| match error {
+            TrySendError::Full(_) => Error::Busy,
+            TrySendError::Closed(_) => Error::Closed,
+        })?;
+        tokio::select! {
+            answer = answer => answer.unwrap_or(Err(Error::Closed)),
+            () = self.inner.closed.cancelled() => Err(Error::Closed),
+        }
+    }
+}
+
+impl Inner {
+    /// The group has no other voters.
+    fn is_alone(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let mut voters = metrics.membership_config.membership().voter_ids();
+        metrics.current_leader == Some(self.id) && voters.next() == Some(self.id) && voters.next().is_none()
     }
 }
 
@@ -125,6 +209,7 @@ fn refused(reply: &Reply) -> Error {
         Reply::FutureRevision { requested, revision } => {
             Error::FutureRevision { requested: *requested, revision: *revision }
         }
+        // The state answers a command with the reply of its kind.
         Reply::Txn(_) | Reply::Done { .. } => Error::Closed,
     }
 }

@@ -264,6 +264,6 @@ pub struct Status {
 pub enum ReadOnly {
     /// The disk has no room for the log. Writes are taken again as soon as it has.
     DiskFull,
-    /// Keys, values and history exceed `Config::quota_bytes`. Deletions and compaction are still taken.
+    /// Keys and values exceed `Config::quota_bytes`. Deletions and compaction are still taken.
     QuotaExceeded,
 }

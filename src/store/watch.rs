@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::Notify;
 
 use crate::command::Refusal;
 use crate::error::WatchError as Error;
+use crate::raft::Applied;
 use crate::state::State;
 use crate::types::{Event, KeyRange, WatchBatch, WatchRequest};
 
@@ -30,7 +31,7 @@ const SCAN_EVENTS: usize = 10_000;
 
 /// The state with its watchers. The one way to change the state is [`Watched::change`].
 pub(crate) struct Watched {
-    state: RwLock<State>,
+    state: RwLock<(State, Applied)>,
     hub: Mutex<Hub>,
     closed: AtomicBool,
 }
@@ -71,21 +72,36 @@ struct Hub {
 }
 
 impl Watched {
-    pub(crate) fn new(state: State) -> Arc<Watched> {
-        Arc::new(Watched { state: RwLock::new(state), hub: Mutex::default(), closed: AtomicBool::new(false) })
+    pub(crate) fn new(state: State, applied: Applied) -> Arc<Watched> {
+        Arc::new(Watched {
+            state: RwLock::new((state, applied)),
+            hub: Mutex::default(),
+            closed: AtomicBool::new(false),
+        })
     }
 
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read()
+    pub(crate) fn read(&self) -> MappedRwLockReadGuard<'_, State> {
+        RwLockReadGuard::map(self.state.read(), |(state, _)| state)
+    }
+
+    pub(crate) fn applied(&self) -> Applied {
+        self.state.read().1.clone()
+    }
+
+    /// Reads the state together with how far the log is applied to it.
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&State, &Applied) -> T) -> T {
+        let held = self.state.read();
+        read(&held.0, &held.1)
     }
 
     /// Changes the state and wakes the watchers of what changed, each once.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State, &mut Applied) -> T) -> T {
         let mut woken: Vec<Arc<Slot>> = Vec::new();
         let result = {
-            let mut state = self.state.write();
+            let mut held = self.state.write();
+            let (state, applied) = &mut *held;
             let before = state.revision();
-            let result = change(&mut state);
+            let result = change(state, applied);
             let hub = self.hub.lock();
             for event in state.history_from(before + 1) {
                 hub.mark(event, &mut woken);
@@ -100,11 +116,11 @@ impl Watched {
 
     /// Puts another state in the place of this one, as a snapshot from the leader does. Watchers that had not
     /// read what the new one no longer has will find out when they read.
-    pub(crate) fn replace(&self, state: State) {
+    pub(crate) fn replace(&self, state: State, applied: Applied) {
         let woken = {
             let mut old = self.state.write();
-            let unread = old.revision() + 1;
-            *old = state;
+            let unread = old.0.revision() + 1;
+            *old = (state, applied);
             let hub = self.hub.lock();
             let all: Vec<Arc<Slot>> = hub.all().cloned().collect();
             for slot in &all {
@@ -126,7 +142,7 @@ impl Watched {
     }
 
     pub(crate) fn watch(self: &Arc<Watched>, request: WatchRequest) -> Result<Watcher, Refusal> {
-        let state = self.state.read();
+        let state = self.read();
         let from = request.from_revision.unwrap_or(state.revision() + 1).max(1);
         if from < state.compacted() {
             return Err(Refusal::Compacted { requested: from, compacted: state.compacted() });
@@ -167,7 +183,7 @@ impl Watcher {
 
     /// Reads what is there, or `None` if that is nothing so far.
     fn read(&mut self) -> Result<Option<WatchBatch>, Error> {
-        let state = self.watched.state.read();
+        let state = self.watched.read();
         let pending = self.slot.pending.load(Ordering::Relaxed);
         let mut events = Vec::new();
         let mut through = state.revision();

@@ -3,10 +3,6 @@
 //! The records of a state are its base (the versions from before history) and one for each change in history.
 //! In order of revision they build it again: the first ones, before `compacted`, without history.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-
 use crate::types::{Event, KeyValue};
 
 use super::{Current, State, weight};
@@ -80,14 +76,4 @@ impl State {
         let Record { kv: KeyValue { key, value, create_revision, mod_revision, version }, .. } = record;
         self.keys.insert(key, Current { value, create_revision, mod_revision, version });
     }
-
-    /// What changed in history since `revision`, for the materialised state.
-    pub(crate) fn changes_since(&self, revision: u64) -> Vec<Arc<Event>> {
-        self.history_from(revision + 1).cloned().collect()
-    }
-}
-
-/// A key or value of its own: not a view that keeps a larger buffer alive.
-pub(crate) fn own(bytes: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(bytes)
 }

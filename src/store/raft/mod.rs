@@ -1,0 +1,55 @@
+//! The Raft group: which types it is made of, and its two storages, the log and the state machine.
+//!
+//! Limitations: a group of one. There is no network; what the walls keep open for it is the member's address in the
+//! membership, the commands' serde forms, and snapshots as files.
+
+mod log_store;
+mod machine;
+mod network;
+pub(crate) mod propose;
+
+#[cfg(test)]
+mod suite_test;
+
+use openraft::{LogId, StoredMembership};
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Batch, Replies};
+use crate::snapshot::SnapshotFile;
+
+pub(crate) use log_store::LogStore;
+pub(crate) use machine::{Machine, apply};
+pub(crate) use network::NoPeers;
+
+/// A member's number in the group, drawn at random when its directory is made: one that comes back without its
+/// directory is another member.
+pub(crate) type Id = u64;
+
+/// A member of the group, as the membership names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    pub(crate) name: String,
+    /// Where others reach it; empty while it is alone.
+    pub(crate) address: String,
+}
+
+openraft::declare_raft_types!(
+    pub(crate) TypeConfig:
+        D = Batch,
+        R = Replies,
+        NodeId = Id,
+        Node = Member,
+        SnapshotData = SnapshotFile,
+);
+
+pub(crate) type Entry = openraft::Entry<TypeConfig>;
+pub(crate) type Raft = openraft::Raft<TypeConfig>;
+pub(crate) type StorageError = openraft::StorageError<Id>;
+pub(crate) type SnapshotMeta = openraft::SnapshotMeta<Id, Member>;
+
+/// How far the log has been applied to a state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Applied {
+    pub(crate) log_id: Option<LogId<Id>>,
+    pub(crate) membership: StoredMembership<Id, Member>,
+}
