@@ -4,6 +4,7 @@
 //! keys, merge keys. The rest is algorithms that walk a JSON value together with its type. Nothing here
 //! knows a particular resource, and nothing does I/O.
 
+pub mod managed;
 pub mod patch;
 pub mod types;
 pub mod validation;
