@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::reference::InvalidReference;
 
@@ -74,13 +75,23 @@ pub enum PullError {
     /// Unpacking or storing failed; its own layer errors include digest mismatches.
     #[error(transparent)]
     Store(#[from] Error),
-    /// A layer whose download or unpacking is shared with another pull failed there, or here: the whole text.
-    #[error("{0}")]
-    Layer(String),
+    /// A layer failed; every pull that waits for it gets the same error.
+    #[error(transparent)]
+    Shared(Arc<PullError>),
 }
 
-/// An error with all of its sources, for errors that several waiters share.
-pub(crate) fn chain_text(error: &dyn std::error::Error) -> String {
+impl PullError {
+    /// The error itself, when it was shared.
+    pub fn inner(&self) -> &Self {
+        match self {
+            Self::Shared(shared) => shared.inner(),
+            other => other,
+        }
+    }
+}
+
+/// An error's text with those of all its sources: what a user should see of it.
+pub fn chain_text(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

@@ -21,20 +21,28 @@
 //! certificates per registry, path rewrites or a name resolver that is safe in a static executable with our
 //! TLS provider alone.
 
-#![expect(dead_code, reason = "pull and import follow")]
-
 mod chain;
+mod challenge;
 mod error;
 mod image;
+mod import;
+mod manifest;
+mod pull;
 mod reference;
 mod registries;
+mod registry;
 mod rootfs;
 mod state;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod unpack;
+mod untar;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use error::{Error, PullError};
+pub use error::{Error, LayerError, PullError, chain_text};
 pub use image::{Auth, Image, LayerInfo, Progress};
 pub use oci_spec::image::{Config as ContainerConfig, ImageConfiguration};
 pub use reference::{InvalidReference, Reference};
@@ -67,7 +75,8 @@ impl ImagesConfig {
 /// A node's images. A clone is another handle on the same store.
 #[derive(Clone)]
 pub struct Images {
-    pub(crate) state: Arc<state::State>,
+    state: Arc<state::State>,
+    pulls: Arc<pull::Pulls>,
 }
 
 impl Images {
@@ -75,7 +84,7 @@ impl Images {
     /// or whose layers are gone, are dropped with a warning; the image is then pulled again when it is needed.
     pub async fn open(config: ImagesConfig) -> Result<Self, Error> {
         let state = blocking(move || state::State::open(config)).await?;
-        Ok(Self { state: Arc::new(state) })
+        Ok(Self { state: Arc::new(state), pulls: Arc::default() })
     }
 
     /// The image with this ID (`sha256:<hex>`, or the hex alone) or this name (normalised as Docker does).

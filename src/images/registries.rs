@@ -75,7 +75,7 @@ impl std::fmt::Debug for HostAuth {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostTls {
-    /// Trusted instead of the system's bundle.
+    /// Trusted besides the system's bundle.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     #[serde(default)]
