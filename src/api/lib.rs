@@ -2,13 +2,16 @@
 //! shapes of requests and failures. No I/O.
 
 pub mod call;
+pub mod defaults;
 pub mod failure;
 pub mod fields;
 pub mod format;
+pub mod int_or_string;
 pub mod meta;
 pub mod names;
 pub mod path;
 pub mod print;
+pub mod quantity;
 pub mod selector;
 pub mod strategy;
 pub mod table;
@@ -16,6 +19,7 @@ pub mod table;
 pub use call::{Answer, Call, EventKind, Options, PatchKind, Resource, Verb, WatchEvent, WatchResult};
 pub use failure::{Cause, Failure, FieldError, Reason};
 pub use fields::Fields;
+pub use quantity::Quantity;
 pub use selector::{FieldSelector, LabelSelector};
 pub use strategy::Strategy;
 pub use table::{Row, rows};

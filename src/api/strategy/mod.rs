@@ -62,10 +62,6 @@ impl Functions {
         columns: crate::print::NAME_AND_AGE,
         cells: crate::print::name_and_age,
     };
-
-    /// For kinds with a status that only updates of `status` may set.
-    pub const WITH_STATUS: Functions =
-        Functions { prepare_create: clear_status, prepare_update: isolate_status, ..Functions::PLAIN };
 }
 
 impl Strategy for Functions {

@@ -1,23 +1,27 @@
 //! What stands in the request path: admission configuration, priority and fairness.
 
 use super::{Built, global};
-use crate::strategy::Functions;
+use crate::defaults;
 
 pub(super) fn add(rows: &mut Vec<Built>) {
     let admission = |plural, kind| {
         global("admissionregistration.k8s.io", "v1", plural, kind).category("api-extensions").generation().conditional()
     };
-    let flow = |plural, kind| {
-        global("flowcontrol.apiserver.k8s.io", "v1", plural, kind).status().generation().with(Functions::WITH_STATUS)
-    };
+    let flow = |plural, kind| global("flowcontrol.apiserver.k8s.io", "v1", plural, kind).status().generation();
     rows.extend([
-        admission("mutatingadmissionpolicies", "MutatingAdmissionPolicy"),
-        admission("mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding"),
-        admission("mutatingwebhookconfigurations", "MutatingWebhookConfiguration"),
-        admission("validatingadmissionpolicies", "ValidatingAdmissionPolicy").status().with(Functions::WITH_STATUS),
-        admission("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding"),
-        admission("validatingwebhookconfigurations", "ValidatingWebhookConfiguration"),
-        flow("flowschemas", "FlowSchema"),
-        flow("prioritylevelconfigurations", "PriorityLevelConfiguration"),
+        admission("mutatingadmissionpolicies", "MutatingAdmissionPolicy").default(defaults::cluster::admission_policy),
+        admission("mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding")
+            .default(defaults::cluster::admission_policy_binding),
+        admission("mutatingwebhookconfigurations", "MutatingWebhookConfiguration")
+            .default(defaults::cluster::mutating_webhooks),
+        admission("validatingadmissionpolicies", "ValidatingAdmissionPolicy")
+            .default(defaults::cluster::admission_policy)
+            .status(),
+        admission("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding")
+            .default(defaults::cluster::admission_policy_binding),
+        admission("validatingwebhookconfigurations", "ValidatingWebhookConfiguration")
+            .default(defaults::cluster::validating_webhooks),
+        flow("flowschemas", "FlowSchema").default(defaults::cluster::flow_schema),
+        flow("prioritylevelconfigurations", "PriorityLevelConfiguration").default(defaults::cluster::priority_level),
     ]);
 }

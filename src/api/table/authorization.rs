@@ -1,7 +1,7 @@
 //! Who may do what: RBAC, access reviews, certificate signing requests.
 
 use super::{Built, CREATE, global, namespaced};
-use crate::{meta::NameRule, selector::SelectableField as Field, strategy::Functions};
+use crate::{defaults, meta::NameRule, selector::SelectableField as Field};
 
 pub(super) fn add(rows: &mut Vec<Built>) {
     let review = |plural, kind| global("authorization.k8s.io", "v1", plural, kind).computed(CREATE);
@@ -13,16 +13,27 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         review("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
         review("selfsubjectrulesreviews", "SelfSubjectRulesReview"),
         review("subjectaccessreviews", "SubjectAccessReview"),
-        global(rbac, "v1", "clusterrolebindings", "ClusterRoleBinding").names(NameRule::PathSegment).create_on_update(),
-        global(rbac, "v1", "clusterroles", "ClusterRole").names(NameRule::PathSegment).create_on_update(),
-        namespaced(rbac, "v1", "rolebindings", "RoleBinding").names(NameRule::PathSegment).create_on_update(),
-        namespaced(rbac, "v1", "roles", "Role").names(NameRule::PathSegment).create_on_update(),
+        global(rbac, "v1", "clusterrolebindings", "ClusterRoleBinding")
+            .default(defaults::cluster::binding)
+            .names(NameRule::PathSegment)
+            .create_on_update(),
+        global(rbac, "v1", "clusterroles", "ClusterRole")
+            .default(defaults::cluster::role)
+            .names(NameRule::PathSegment)
+            .create_on_update(),
+        namespaced(rbac, "v1", "rolebindings", "RoleBinding")
+            .default(defaults::cluster::binding)
+            .names(NameRule::PathSegment)
+            .create_on_update(),
+        namespaced(rbac, "v1", "roles", "Role")
+            .default(defaults::cluster::role)
+            .names(NameRule::PathSegment)
+            .create_on_update(),
         global(certificates, "v1", "certificatesigningrequests", "CertificateSigningRequest")
             .short(&["csr"])
             .view("approval")
             .status()
-            .select(&[Field::text("spec.signerName")])
-            .with(Functions::WITH_STATUS),
+            .select(&[Field::text("spec.signerName")]),
         global(certificates, "v1beta1", "clustertrustbundles", "ClusterTrustBundle")
             .off()
             .conditional()
@@ -31,7 +42,6 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .off()
             .conditional()
             .status()
-            .select(&[Field::text("spec.signerName"), Field::text("spec.podName"), Field::text("spec.nodeName")])
-            .with(Functions::WITH_STATUS),
+            .select(&[Field::text("spec.signerName"), Field::text("spec.podName"), Field::text("spec.nodeName")]),
     ]);
 }

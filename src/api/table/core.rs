@@ -1,7 +1,7 @@
 //! The core group and its events.
 
 use super::{ALL_VERBS, Built, CREATE, CREATE_GET, GET, PROXY, UPDATE, global, namespaced};
-use crate::{call::Verb, meta::NameRule, selector::SelectableField as Field, strategy::Functions};
+use crate::{call::Verb, defaults, meta::NameRule, selector::SelectableField as Field};
 
 /// Namespaces are deleted one by one.
 const NO_DELETE_COLLECTION: &[Verb] =
@@ -54,9 +54,13 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         core("bindings", "Binding").computed(CREATE),
         wide("componentstatuses", "ComponentStatus").computed(&[Verb::Get, Verb::List]).short(&["cs"]),
         core("configmaps", "ConfigMap").short(&["cm"]),
-        core("endpoints", "Endpoints").short(&["ep"]).key("services/endpoints").create_on_update(),
-        core("events", "Event").short(&["ev"]).select(EVENT_FIELDS).create_on_update(),
-        core("limitranges", "LimitRange").short(&["limits"]).create_on_update(),
+        core("endpoints", "Endpoints")
+            .short(&["ep"])
+            .key("services/endpoints")
+            .create_on_update()
+            .default(defaults::service::endpoints),
+        core("events", "Event").default(defaults::config::event).short(&["ev"]).select(EVENT_FIELDS).create_on_update(),
+        core("limitranges", "LimitRange").short(&["limits"]).create_on_update().default(defaults::config::limit_range),
         wide("namespaces", "Namespace")
             .verbs(NO_DELETE_COLLECTION)
             .short(&["ns"])
@@ -64,16 +68,19 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .names(NameRule::Label)
             .select(&[Field::text("status.phase")])
-            .with(Functions::WITH_STATUS),
+            .default(defaults::config::namespace),
         wide("nodes", "Node")
             .short(&["no"])
             .key("minions")
             .sub("proxy", ["", "", "NodeProxyOptions"], PROXY)
             .status()
             .select(&[Field::boolean("spec.unschedulable")])
-            .with(Functions::WITH_STATUS),
-        core("persistentvolumeclaims", "PersistentVolumeClaim").short(&["pvc"]).status().with(Functions::WITH_STATUS),
-        wide("persistentvolumes", "PersistentVolume").short(&["pv"]).status().with(Functions::WITH_STATUS),
+            .default(defaults::config::node),
+        core("persistentvolumeclaims", "PersistentVolumeClaim")
+            .short(&["pvc"])
+            .status()
+            .default(defaults::storage::claim),
+        wide("persistentvolumes", "PersistentVolume").short(&["pv"]).status().default(defaults::storage::volume),
         core("pods", "Pod")
             .short(&["po"])
             .category("all")
@@ -89,8 +96,8 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .generation()
             .select(POD_FIELDS)
-            .with(Functions::WITH_STATUS),
-        core("podtemplates", "PodTemplate").generation(),
+            .default(defaults::pod::pod),
+        core("podtemplates", "PodTemplate").generation().default(defaults::pod::pod_template),
         core("replicationcontrollers", "ReplicationController")
             .short(&["rc"])
             .category("all")
@@ -99,9 +106,9 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .generation()
             .select(&[Field::number("status.replicas")])
-            .with(Functions::WITH_STATUS),
-        core("resourcequotas", "ResourceQuota").short(&["quota"]).status().with(Functions::WITH_STATUS),
-        core("secrets", "Secret").select(&[Field::text("type")]),
+            .default(defaults::apps::replication_controller),
+        core("resourcequotas", "ResourceQuota").short(&["quota"]).status().default(defaults::config::resource_quota),
+        core("secrets", "Secret").select(&[Field::text("type")]).default(defaults::config::secret),
         core("serviceaccounts", "ServiceAccount").short(&["sa"]).sub(
             "token",
             ["authentication.k8s.io", "v1", "TokenRequest"],
@@ -116,7 +123,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .names(NameRule::ServiceLabel)
             .create_on_update()
             .select(&[Field::text("spec.clusterIP"), Field::text("spec.type")])
-            .with(Functions::WITH_STATUS),
+            .default(defaults::service::service),
         namespaced("events.k8s.io", "v1", "events", "Event")
             .short(&["ev"])
             .verbs(ALL_VERBS)

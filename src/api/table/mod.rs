@@ -20,7 +20,7 @@ use crate::{
     meta,
     print::Column,
     selector::SelectableField,
-    strategy::{Functions, Strategy},
+    strategy::{self, Functions, Strategy},
 };
 
 mod admission;
@@ -259,7 +259,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
         by_plural.insert((built.group, built.version, built.plural), index);
         by_kind.entry((built.group, built.version, built.kind)).or_insert(index);
     }
-    Table { rows: rows.into_iter().map(|built| Arc::new(built.row)).collect(), by_plural, by_kind }
+    Table { rows: rows.into_iter().map(Built::finish).collect(), by_plural, by_kind }
 });
 
 /// A built-in row while it is written down, with its names still static.
@@ -269,6 +269,7 @@ struct Built {
     plural: &'static str,
     kind: &'static str,
     row: Row,
+    functions: Functions,
 }
 
 fn namespaced(group: &'static str, version: &'static str, plural: &'static str, kind: &'static str) -> Built {
@@ -282,7 +283,7 @@ fn global(group: &'static str, version: &'static str, plural: &'static str, kind
 impl Built {
     fn new(group: &'static str, version: &'static str, plural: &'static str, kind: &'static str, ns: bool) -> Built {
         let row = Row::new(Resource::new(group, version, plural), kind, kind.to_ascii_lowercase(), ns);
-        Built { group, version, plural, kind, row }
+        Built { group, version, plural, kind, row, functions: Functions::PLAIN }
     }
 
     fn short(mut self, names: &'static [&'static str]) -> Built {
@@ -319,7 +320,10 @@ impl Built {
         self.sub(name, ["", "", kind], GET_PATCH_UPDATE)
     }
 
-    fn status(self) -> Built {
+    /// A status that only its subresource sets.
+    fn status(mut self) -> Built {
+        self.functions.prepare_create = strategy::clear_status;
+        self.functions.prepare_update = strategy::isolate_status;
         self.view("status")
     }
 
@@ -374,8 +378,13 @@ impl Built {
         self
     }
 
-    fn with(mut self, functions: Functions) -> Built {
-        self.row.strategy = Arc::new(functions);
+    fn finish(mut self) -> Arc<Row> {
+        self.row.strategy = Arc::new(self.functions);
+        Arc::new(self.row)
+    }
+
+    fn default(mut self, default: fn(&mut Value)) -> Built {
+        self.functions.default = default;
         self
     }
 }
