@@ -4,7 +4,7 @@
 //! How a write goes: [`Store::txn`] hands it to the proposer, which puts what waits into one Raft entry
 //! (`raft::propose`); the log writes and syncs it (`log`); Raft commits it; the state machine applies it to the
 //! state in memory (`state`), which wakes the watchers (`watch`); the caller gets its answer. Snapshots (`snapshot`)
-//! bound the log.
+//! bound the log; `materialised` keeps the state a second time, in sled.
 //!
 //! Invariants: an acknowledged write is on disk, synced (but see [`Durability::Relaxed`]). Everything read from disk
 //! is checked. A failure of the disk stops the store ([`Store::closed`]); it never acknowledges what it cannot keep.
@@ -18,6 +18,7 @@ mod command;
 mod disk;
 mod error;
 mod log;
+mod materialised;
 mod open;
 mod raft;
 mod small_file;

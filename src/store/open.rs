@@ -20,8 +20,9 @@ use crate::command::Command;
 use crate::disk::{Disk, RealDisk};
 use crate::error::OpenError;
 use crate::log::{Log, Options, SEGMENT_BYTES};
+use crate::materialised::{self, Checkpointer, Database};
 use crate::raft::propose::{self, Proposer};
-use crate::raft::{Applied, Id, LogStore, Machine, Member, NoPeers, Raft};
+use crate::raft::{Applied, Due, Id, LogStore, Machine, Member, NoPeers, Raft};
 use crate::snapshot::Snapshots;
 use crate::state::State;
 use crate::watch::Watched;
@@ -44,6 +45,8 @@ pub(crate) struct Ground {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) segment_bytes: u64,
     pub(crate) relaxed_sync_after: Duration,
+    /// Where the materialised state lies, on the operating system's disk.
+    pub(crate) database_dir: PathBuf,
     /// Another one than last time means that what was not synced may be lost.
     pub(crate) boot_id: String,
 }
@@ -53,7 +56,9 @@ pub(crate) async fn open(config: Config, shutdown: task::Shutdown) -> Result<Sto
     disk.make_dir(&config.dir).map_err(failed("make", &config.dir))?;
     let lock = lock(&config.dir)?;
     let boot_id = std::fs::read_to_string(BOOT_ID).map_err(failed("read", Path::new(BOOT_ID)))?;
-    let ground = Ground { disk, segment_bytes: SEGMENT_BYTES, relaxed_sync_after: RELAXED_SYNC_AFTER, boot_id };
+    let database_dir = config.dir.join("sled");
+    let ground =
+        Ground { database_dir, disk, segment_bytes: SEGMENT_BYTES, relaxed_sync_after: RELAXED_SYNC_AFTER, boot_id };
     open_on(ground, config, shutdown, Some(lock)).await
 }
 
@@ -78,6 +83,7 @@ async fn open_until_failed(
     lock: Option<Flock<File>>,
     failed_log: task::Shutdown,
 ) -> Result<Store, OpenError> {
+    let database = Database::new(ground.database_dir.clone());
     let loading = (ground.disk.clone(), config.dir.clone(), failed_log.clone());
     let options = Options {
         dir: config.dir.join("log"),
@@ -86,12 +92,12 @@ async fn open_until_failed(
     };
     let loaded = tokio::task::spawn_blocking(move || {
         let (disk, dir, failed) = loading;
-        load(&disk, &dir, options, failed)
+        load(&disk, &dir, database, options, failed)
     });
     let loaded = loaded.await.map_err(|error| OpenError::Raft(Box::new(error)))??;
     replay(&loaded.watched, &loaded.log).await;
 
-    let due = Arc::new(Notify::new());
+    let due = Due::default();
     let machine = Machine::new(loaded.watched.clone(), loaded.snapshots.clone(), loaded.log.clone(), due.clone());
     let group = lead(loaded.id, &config, &loaded.log, machine).await?;
 
@@ -128,7 +134,14 @@ async fn open_until_failed(
             () = proposing.cancelled() => {}
         }
     });
-    task::spawn("store-snapshots", snapshots_when_due(group.clone(), due, stopping.clone()));
+    task::spawn("store-snapshots", snapshots_when_due(group.clone(), due.snapshot, stopping.clone()));
+    let checkpointer = Checkpointer {
+        materialised: loaded.database,
+        watched: loaded.watched.clone(),
+        log: loaded.log.clone(),
+        due: due.checkpoint,
+    };
+    task::spawn("store-checkpoints", checkpointer.run(stopping.clone()));
     let ending = Ending { group, log: loaded.log, watched: loaded.watched, stopping, closed, _lock: lock };
     task::spawn("store-end", ending.run(shutdown, failed_log));
 
@@ -142,14 +155,27 @@ struct Loaded {
     watched: Arc<Watched>,
     snapshots: Arc<Snapshots>,
     log: Log,
+    database: Database,
 }
 
-fn load(disk: &Arc<dyn Disk>, dir: &Path, options: Options, failed_log: task::Shutdown) -> Result<Loaded, OpenError> {
+fn load(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    mut database: Database,
+    options: Options,
+    failed_log: task::Shutdown,
+) -> Result<Loaded, OpenError> {
     disk.make_dir(dir).map_err(failed("make", dir))?;
     let snapshots = Snapshots::open(disk.clone(), dir.join("snapshot"))?;
-    let (applied, state) = match snapshots.load()? {
-        None => (Applied::default(), State::default()),
-        Some((meta, state)) => (Applied { log_id: meta.last_log_id, membership: meta.last_membership }, state),
+    let (applied, state) = match snapshots.load() {
+        Ok(None) => (Applied::default(), State::default()),
+        Ok(Some((meta, state))) => (Applied { log_id: meta.last_log_id, membership: meta.last_membership }, state),
+        Err(damaged) => {
+            // The materialised state can stand in, if it goes on where the log begins; that is looked at below.
+            let Some((header, state)) = materialised::load(&mut database) else { return Err(damaged) };
+            snapshots.set_aside().map_err(failed("set aside a damaged snapshot in", dir))?;
+            (header.applied, state)
+        }
     };
     let log = Log::open(disk.clone(), options, failed_log)?;
     let (purged, last) = log.bounds();
@@ -159,7 +185,7 @@ fn load(disk: &Arc<dyn Disk>, dir: &Path, options: Options, failed_log: task::Sh
     }
     let id = identity(disk.as_ref(), &dir.join("identity"))?;
     let watched = Watched::new(state, applied);
-    Ok(Loaded { id, fresh: last.is_none(), watched, snapshots: Arc::new(snapshots), log })
+    Ok(Loaded { id, fresh: last.is_none(), watched, snapshots: Arc::new(snapshots), log, database })
 }
 
 /// This server's number, drawn when the directory is made.

@@ -9,7 +9,11 @@ use bytes::Bytes;
 use futures::future::join_all;
 
 use crate::disk::fake::FakeDisk;
+use crate::materialised::{self, Database, Header};
 use crate::open::{Ground, open_on};
+use crate::raft::SnapshotMeta;
+use crate::snapshot::Contents;
+use crate::state::State;
 use crate::{
     Compare, Config, Durability, Error, Event, KeyRange, OpOutcome, OpenError, Range, ReadOnly, Store, Txn, WatchError,
     WatchRequest,
@@ -20,6 +24,7 @@ const SEGMENT_BYTES: u64 = 128 << 10;
 fn ground(disk: &FakeDisk, boot_id: &str) -> Ground {
     Ground {
         disk: Arc::new(disk.clone()),
+        database_dir: PathBuf::from("/nonexistent/sled"),
         segment_bytes: SEGMENT_BYTES,
         relaxed_sync_after: Duration::from_secs(60),
         boot_id: boot_id.to_owned(),
@@ -93,6 +98,68 @@ async fn a_store_keeps_its_state_and_history_over_restarts_and_snapshots() {
         }
         close(store, &shutdown).await;
         assert_eq!(watcher.next().await.unwrap_err(), WatchError::Closed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_snapshot_is_replaced_by_the_materialised_state_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, shutdown) = open_real(&dir).await;
+    // Enough for a checkpoint.
+    for at in 0..40 {
+        store.txn(Txn::put(format!("large/{at}"), vec![at as u8; 500_000])).await.unwrap();
+    }
+    let header = dir.path().join("sled/db");
+    while !header.exists() || materialised_revision(&dir) < 30 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let before = store.range(&KeyRange::prefix("").into()).unwrap();
+    close(store, &shutdown).await;
+    let (store, shutdown) = open_real(&dir).await;
+    // The snapshot reaches as far as the checkpoint, so that the log may be purged up to there and no further.
+    store.inner.snapshots.write(contents_at_checkpoint(&dir)).unwrap();
+    close(store, &shutdown).await;
+    let snapshot = std::fs::read_dir(dir.path().join("snapshot")).unwrap().next().unwrap().unwrap().path();
+    let mut content = std::fs::read(&snapshot).unwrap();
+    content[1_000_000] ^= 1;
+    std::fs::write(&snapshot, content).unwrap();
+
+    let (store, shutdown) = open_real(&dir).await;
+    assert_eq!(store.range(&KeyRange::prefix("").into()).unwrap(), before);
+    assert!(snapshot.with_extension("damaged").exists());
+    close(store, &shutdown).await;
+    std::fs::rename(snapshot.with_extension("damaged"), &snapshot).unwrap();
+    std::fs::remove_dir_all(dir.path().join("sled")).unwrap();
+    let refused = Store::open(Config::new(dir.path(), "one"), task::Shutdown::new()).await;
+    assert!(matches!(refused, Err(OpenError::SnapshotDamaged { .. })));
+}
+
+fn materialised(dir: &tempfile::TempDir) -> Option<(Header, State)> {
+    // A copy: the store may have it open.
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["db", "conf"] {
+        std::fs::copy(dir.path().join("sled").join(name), copy.path().join(name)).ok()?;
+    }
+    materialised::load(&mut Database::new(copy.path().to_owned()))
+}
+
+fn materialised_revision(dir: &tempfile::TempDir) -> u64 {
+    materialised(dir).map_or(0, |(header, _)| header.revision)
+}
+
+fn contents_at_checkpoint(dir: &tempfile::TempDir) -> Contents {
+    let (header, state) = materialised(dir).unwrap();
+    let meta = SnapshotMeta {
+        last_log_id: header.applied.log_id,
+        last_membership: header.applied.membership,
+        snapshot_id: "at the checkpoint".to_owned(),
+    };
+    Contents {
+        meta,
+        revision: state.revision(),
+        compacted: state.compacted(),
+        hash: state.hash(),
+        records: state.records(),
     }
 }
 

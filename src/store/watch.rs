@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use crate::command::Refusal;
 use crate::error::WatchError as Error;
 use crate::raft::Applied;
-use crate::state::State;
+use crate::state::{Changes, State};
 use crate::types::{Event, KeyRange, WatchBatch, WatchRequest};
 
 /// A batch ends with the first revision that makes it this long.
@@ -112,6 +112,18 @@ impl Watched {
             slot.wake.notify_one();
         }
         result
+    }
+
+    /// Takes what changed since this was last asked for, together with the state.
+    pub(crate) fn take_changes<T>(&self, take: impl FnOnce(&State, &Applied, Changes) -> T) -> T {
+        let mut held = self.state.write();
+        let changes = held.0.take_changes();
+        take(&held.0, &held.1, changes)
+    }
+
+    /// The last changes taken did not arrive.
+    pub(crate) fn forget_changes(&self) {
+        self.state.write().0.forget_changes();
     }
 
     /// Puts another state in the place of this one, as a snapshot from the leader does. Watchers that had not

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::{Applied, Entry, Id, Member, SnapshotMeta, StorageError, TypeConfig};
 use crate::command::Replies;
 use crate::log::Log;
+use crate::materialised::CHECKPOINT_BYTES;
 use crate::snapshot::{Contents, SnapshotFile, Snapshots};
 use crate::watch::Watched;
 
@@ -24,8 +25,16 @@ pub(crate) struct Machine {
     log: Log,
     /// Bytes that the log had written when the last snapshot was asked for.
     snapshot_at: u64,
-    /// Told when a snapshot is due.
-    due: Arc<Notify>,
+    /// The same for the last checkpoint of the materialised state.
+    checkpoint_at: u64,
+    due: Due,
+}
+
+/// Told when there is something to do in the background.
+#[derive(Clone, Default)]
+pub(crate) struct Due {
+    pub(crate) snapshot: Arc<Notify>,
+    pub(crate) checkpoint: Arc<Notify>,
 }
 
 /// A snapshot about to be written. It holds the state as it was when it was asked for.
@@ -36,8 +45,8 @@ pub(crate) struct Builder {
 }
 
 impl Machine {
-    pub(crate) fn new(watched: Arc<Watched>, snapshots: Arc<Snapshots>, log: Log, due: Arc<Notify>) -> Machine {
-        Machine { watched, snapshots, log, snapshot_at: 0, due }
+    pub(crate) fn new(watched: Arc<Watched>, snapshots: Arc<Snapshots>, log: Log, due: Due) -> Machine {
+        Machine { watched, snapshots, log, snapshot_at: 0, checkpoint_at: 0, due }
     }
 }
 
@@ -76,9 +85,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         let replies = apply(&self.watched, entries);
         let written = self.log.written_bytes();
-        if written - self.snapshot_at > SNAPSHOT_LOG_BYTES.max(self.watched.read().bytes()) {
+        let (state_bytes, changed_bytes) = self.watched.with(|state, _| (state.bytes(), state.changed_bytes()));
+        if written - self.snapshot_at > SNAPSHOT_LOG_BYTES.max(state_bytes) {
             self.snapshot_at = written;
-            self.due.notify_one();
+            self.due.snapshot.notify_one();
+        }
+        if changed_bytes > CHECKPOINT_BYTES && written - self.checkpoint_at > CHECKPOINT_BYTES {
+            self.checkpoint_at = written;
+            self.due.checkpoint.notify_one();
         }
         Ok(replies)
     }

@@ -18,7 +18,7 @@ use crate::command::{Batch, Replies};
 use crate::snapshot::SnapshotFile;
 
 pub(crate) use log_store::LogStore;
-pub(crate) use machine::{Machine, apply};
+pub(crate) use machine::{Due, Machine, apply};
 pub(crate) use network::NoPeers;
 
 /// A member's number in the group, drawn at random when its directory is made: one that comes back without its
@@ -48,7 +48,7 @@ pub(crate) type StorageError = openraft::StorageError<Id>;
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<Id, Member>;
 
 /// How far the log has been applied to a state.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Applied {
     pub(crate) log_id: Option<LogId<Id>>,
     pub(crate) membership: StoredMembership<Id, Member>,

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::testing::{StoreBuilder, Suite};
-use tokio::sync::Notify;
 
-use super::{Applied, LogStore, Machine, StorageError, TypeConfig};
+use super::{Applied, Due, LogStore, Machine, StorageError, TypeConfig};
 use crate::disk::RealDisk;
 use crate::log::{Log, Options};
 use crate::snapshot::Snapshots;
@@ -24,7 +23,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for Builder 
         let log = Log::open(disk.clone(), options, task::Shutdown::new()).unwrap();
         let snapshots = Arc::new(Snapshots::open(disk, dir.path().join("snapshot")).unwrap());
         let watched = Watched::new(State::default(), Applied::default());
-        let machine = Machine::new(watched, snapshots, log.clone(), Arc::new(Notify::new()));
+        let machine = Machine::new(watched, snapshots, log.clone(), Due::default());
         Ok((dir, LogStore::new(log), machine))
     }
 }

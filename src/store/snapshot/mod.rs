@@ -88,9 +88,10 @@ impl Snapshots {
             let path = dir.join(name);
             let file = disk.open(&path).map_err(failed("open", &path))?;
             let bytes = file.bytes().map_err(failed("open", &path))?;
+            // One whose header is damaged is found out when it is loaded.
             let header = Blocks::new(file).and_then(|mut blocks| blocks.header());
-            let header = header.map_err(|error| damaged(&path, &error))?;
-            current = Some(Current { meta: header.meta, path, bytes });
+            let meta = header.map(|header| header.meta).unwrap_or_default();
+            current = Some(Current { meta, path, bytes });
         }
         let snapshots = Snapshots { disk, dir, current: Mutex::new(current) };
         for name in names {
@@ -108,6 +109,14 @@ impl Snapshots {
     /// Bytes on disk.
     pub(crate) fn disk_bytes(&self) -> u64 {
         self.current.lock().as_ref().map_or(0, |current| current.bytes)
+    }
+
+    /// Puts the newest snapshot aside, as damaged.
+    pub(crate) fn set_aside(&self) -> io::Result<()> {
+        match self.current.lock().take() {
+            None => Ok(()),
+            Some(current) => self.disk.rename(&current.path, &current.path.with_extension("damaged")),
+        }
     }
 
     /// Loads the newest snapshot, checking all of it.

@@ -11,6 +11,7 @@
 //!
 //! Limitations: history lives in memory. The caller bounds it by compaction (`Config::history_bytes_max`).
 
+mod changes;
 mod range;
 mod record;
 mod txn;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use crate::command::{Command, Refusal, Reply};
 use crate::types::{Event, KeyValue};
 
+pub(crate) use changes::{Changes, RecordId};
 pub(crate) use record::Record;
 
 /// etcd's counter begins at 1, so the first change is at 2 and 0 is never a revision.
@@ -63,6 +65,8 @@ pub(crate) struct State {
     bytes: u64,
     history_bytes: u64,
     hash: u64,
+    /// For the materialised state.
+    dirty: Changes,
 }
 
 impl Default for State {
@@ -76,6 +80,7 @@ impl Default for State {
             bytes: 0,
             history_bytes: 0,
             hash: 0,
+            dirty: Changes::default(),
         }
     }
 }
@@ -138,6 +143,7 @@ impl State {
             self.history_bytes = self.history_bytes.saturating_sub(event_bytes(&event));
             for record in Record::superseded_by(&event) {
                 self.hash = self.hash.wrapping_sub(record.hash());
+                self.dirty.remove(&record);
             }
             if let Some(chain) = self.changes.get_mut(&event.kv.key) {
                 chain.pop_front();
@@ -193,6 +199,7 @@ impl State {
         }
         self.hash = self.hash.wrapping_add(Record::of(&event).hash());
         self.history_bytes += event_bytes(&event);
+        self.dirty.put(&event);
         self.changes.entry(key.clone()).or_default().push_back(event.clone());
         self.history.push_back(event);
     }

@@ -1,0 +1,160 @@
+//! The applied state on disk a second time, in a sled database: a copy that snapshots and log can do without, and
+//! that stands in for a snapshot that turns out damaged.
+//!
+//! Invariants:
+//! - Nothing depends on it: the log is purged behind snapshots only. At any doubt (an error, a panic, a checksum, the
+//!   hash) it is thrown away and written anew.
+//! - It is written in large batches, each with how far the log was applied and the state's hash, after the log was
+//!   synced that far.
+//! - It is open only while it is written or loaded: an idle store has no memory, thread or timer for it.
+//!
+//! Limitations: it lags by up to [`CHECKPOINT_BYTES`] of changes. It is not read when the snapshot is whole: reading
+//! a snapshot takes a fraction of the time.
+
+mod database;
+
+#[cfg(test)]
+mod database_test;
+#[cfg(test)]
+mod memory;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use crate::log::Log;
+use crate::raft::Applied;
+use crate::state::{Changes, Record, RecordId, State};
+use crate::watch::Watched;
+
+pub(crate) use database::Database;
+
+/// Changes of so many bytes make a checkpoint due.
+pub(crate) const CHECKPOINT_BYTES: u64 = 16 << 20;
+/// After so many failures in a row it is left alone until the store is opened again.
+const FAILURES_MAX: u32 = 3;
+
+/// What the state was at a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Header {
+    pub(crate) applied: Applied,
+    pub(crate) revision: u64,
+    pub(crate) compacted: u64,
+    pub(crate) hash: u64,
+}
+
+/// What brings the materialised state from one checkpoint to the next.
+#[derive(Clone, Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) header: Header,
+    pub(crate) put: Vec<Record>,
+    pub(crate) remove: Vec<RecordId>,
+    /// `put` is everything there is; what was there before is void.
+    pub(crate) whole: bool,
+}
+
+/// A materialised state: one writer, disposable.
+pub(crate) trait Materialised: Send + 'static {
+    /// The state at the last checkpoint, if there is one and all of it is as it was written.
+    fn load(&mut self) -> Result<Option<(Header, State)>, Doubt>;
+    /// Takes effect as a whole, durably, or not at all; after an error the content is void.
+    fn checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), Doubt>;
+    /// Throws everything away.
+    fn discard(&mut self) -> Result<(), Doubt>;
+}
+
+/// Why a materialised state is not to be trusted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Doubt {
+    #[error("the database failed")]
+    Database(#[from] sled::Error),
+    #[error("its files cannot be worked with")]
+    Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Content(&'static str),
+    #[error("the disk has too little room for it")]
+    NoRoom,
+    #[error("the database panicked")]
+    Panic,
+}
+
+/// Loads the materialised state; throws it away if it is in doubt.
+pub(crate) fn load(materialised: &mut dyn Materialised) -> Option<(Header, State)> {
+    let loaded = guarded(|| materialised.load());
+    match loaded {
+        Ok(loaded) => loaded,
+        Err(doubt) => {
+            tracing::warn!(error = &doubt as &dyn std::error::Error, "the materialised state is in doubt");
+            discard(materialised);
+            None
+        }
+    }
+}
+
+/// Makes checkpoints when they are due, until the store stops.
+pub(crate) struct Checkpointer<M> {
+    pub(crate) materialised: M,
+    pub(crate) watched: Arc<Watched>,
+    pub(crate) log: Log,
+    pub(crate) due: Arc<Notify>,
+}
+
+impl<M: Materialised> Checkpointer<M> {
+    pub(crate) async fn run(mut self, stopping: task::Shutdown) {
+        let mut failures = 0;
+        while failures < FAILURES_MAX {
+            tokio::select! {
+                () = self.due.notified() => {}
+                () = stopping.cancelled() => return,
+            }
+            let checkpoint = self.watched.take_changes(|state, applied, changes| {
+                let header = Header {
+                    applied: applied.clone(),
+                    revision: state.revision(),
+                    compacted: state.compacted(),
+                    hash: state.hash(),
+                };
+                match changes {
+                    Changes::Some { put, remove, .. } => {
+                        let put = put.iter().map(|event| Record::of(event)).collect();
+                        Checkpoint { header, put, remove, whole: false }
+                    }
+                    Changes::Everything => Checkpoint { header, put: state.records(), remove: Vec::new(), whole: true },
+                }
+            });
+            self.log.sync().await;
+            let mut materialised = self.materialised;
+            let written = tokio::task::spawn_blocking(move || {
+                let written = guarded(|| materialised.checkpoint(checkpoint));
+                if written.is_err() {
+                    discard(&mut materialised);
+                }
+                (materialised, written)
+            });
+            let Ok((materialised, written)) = written.await else { return };
+            self.materialised = materialised;
+            match written {
+                Ok(()) => failures = 0,
+                Err(doubt) => {
+                    let error = &doubt as &dyn std::error::Error;
+                    tracing::warn!(error, "the materialised state was not written; it begins anew");
+                    self.watched.forget_changes();
+                    failures += 1;
+                }
+            }
+        }
+    }
+}
+
+/// sled panics where others return an error.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Doubt>) -> Result<T, Doubt> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(Doubt::Panic))
+}
+
+fn discard(materialised: &mut dyn Materialised) {
+    if let Err(doubt) = guarded(|| materialised.discard()) {
+        tracing::warn!(error = &doubt as &dyn std::error::Error, "the materialised state cannot be removed");
+    }
+}
