@@ -5,6 +5,7 @@
 //! knows a particular resource, and nothing does I/O.
 
 pub mod managed;
+pub mod openapi;
 pub mod patch;
 pub mod types;
 pub mod validation;
