@@ -273,3 +273,134 @@ fn loopback(family: Family) -> IpNet {
         Family::Ipv6 => IpNet::V6(ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::LOCALHOST, 128)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::Service;
+    use k8s_openapi::api::discovery::v1::EndpointSlice;
+    use network::nft::Table;
+    use serde_json::{Value, json};
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    /// The rules of one Service as text; with its shared parts, if asked.
+    fn text(service: Value, slices: Vec<Value>, family: Family) -> String {
+        let service: Service = serde_json::from_value(service).unwrap();
+        let slices: Vec<EndpointSlice> =
+            slices.into_iter().map(|slice| serde_json::from_value(slice).unwrap()).collect();
+        let ports = crate::model::ports(&service, slices.iter(), family, "here");
+        let cidr = match family {
+            Family::Ipv4 => "10.42.0.0/16",
+            Family::Ipv6 => "fd42::/48",
+        };
+        let fragment = super::service(&ports, Some(cidr.parse().unwrap()));
+        // Whatever is led to is there.
+        let shared = base(family);
+        let chains: BTreeSet<&str> = fragment.chains.keys().chain(shared.chains.keys()).map(String::as_str).collect();
+        assert!(fragment.targets().is_subset(&chains), "{:?}", fragment.targets());
+        let mut table = Table::new(family, "t");
+        table.set("default/web", Some(Arc::new(fragment)));
+        table.text()
+    }
+
+    fn service(spec: Value) -> Value {
+        json!({"metadata": {"namespace": "default", "name": "web"}, "spec": spec})
+    }
+
+    fn slice(endpoints: Value) -> Value {
+        json!({"metadata": {}, "addressType": "IPv4", "endpoints": endpoints,
+               "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"}]})
+    }
+
+    fn endpoint(ip: &str, node: &str, ready: bool, serving: bool, terminating: bool) -> Value {
+        json!({"addresses": [ip], "nodeName": node,
+               "conditions": {"ready": ready, "serving": serving, "terminating": terminating}})
+    }
+
+    /// Compares with a file beside this one. `GOLDEN=write` writes it anew.
+    fn golden(name: &str, text: &str) {
+        let path = format!("{}/golden/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("GOLDEN").is_some() {
+            std::fs::write(&path, text).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "{name}");
+    }
+
+    #[test]
+    fn shared_parts() {
+        for (family, name) in [(Family::Ipv4, "base"), (Family::Ipv6, "base6")] {
+            let mut table = Table::new(family, "cluster-services");
+            table.set("", Some(Arc::new(base(family))));
+            golden(name, &table.text());
+        }
+    }
+
+    #[test]
+    fn each_kind_of_service() {
+        let http = json!({"name": "http", "port": 80, "protocol": "TCP"});
+        let two = || {
+            slice(json!([
+                endpoint("10.42.0.2", "here", true, true, false),
+                endpoint("10.42.1.2", "there", true, true, false),
+                endpoint("10.42.1.3", "there", false, false, false)
+            ]))
+        };
+        let far = || slice(json!([endpoint("10.42.1.2", "there", true, true, false)]));
+        let leaving = || {
+            slice(json!([
+                endpoint("10.42.0.2", "here", false, true, true),
+                endpoint("10.42.0.3", "here", false, false, true)
+            ]))
+        };
+        let cluster_ip = |more: Value| {
+            let mut spec = json!({"clusterIP": "10.43.0.1", "clusterIPs": ["10.43.0.1"], "ports": [http]});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            service(spec)
+        };
+        let node_port = json!([{"name": "http", "port": 80, "nodePort": 30080}, {"name": "dns", "port": 53, "nodePort": 30053, "protocol": "UDP"}]);
+        let v4 = |service, slices| text(service, slices, Family::Ipv4);
+        golden("cluster-ip", &v4(cluster_ip(json!({})), vec![two()]));
+        golden("no-endpoints", &v4(cluster_ip(json!({"type": "NodePort", "ports": node_port})), vec![]));
+        golden("terminating", &v4(cluster_ip(json!({})), vec![leaving()]));
+        golden(
+            "affinity",
+            &v4(
+                cluster_ip(json!({"sessionAffinity": "ClientIP",
+            "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 60}}})),
+                vec![two()],
+            ),
+        );
+        golden("internal-local", &v4(cluster_ip(json!({"internalTrafficPolicy": "Local"})), vec![two()]));
+        golden("internal-local-elsewhere", &v4(cluster_ip(json!({"internalTrafficPolicy": "Local"})), vec![far()]));
+        golden("node-port", &v4(cluster_ip(json!({"type": "NodePort", "ports": node_port})), vec![two()]));
+        let local = json!({"type": "NodePort", "externalTrafficPolicy": "Local", "ports": node_port});
+        golden("external-local", &v4(cluster_ip(local.clone()), vec![two()]));
+        golden("external-local-elsewhere", &v4(cluster_ip(local), vec![far()]));
+        let mut balanced = cluster_ip(json!({"type": "LoadBalancer", "externalIPs": ["203.0.113.9"],
+            "loadBalancerSourceRanges": ["198.51.100.0/24", "192.0.2.0/24"]}));
+        balanced["status"] = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}, {"ip": "203.0.113.2", "ipMode": "Proxy"}, {"hostname": "x"}]}});
+        golden("load-balancer", &v4(balanced, vec![two()]));
+        let six = json!({"metadata": {}, "addressType": "IPv6", "ports": [{"name": "http", "port": 8080}],
+            "endpoints": [{"addresses": ["fd42::2"]}, {"addresses": ["fd42::3"]}]});
+        let dual = cluster_ip(json!({"clusterIPs": ["10.43.0.1", "fd43::1"]}));
+        golden("ipv6", &text(dual, vec![two(), six], Family::Ipv6));
+    }
+
+    #[test]
+    fn what_is_not_routed() {
+        let nothing = "table ip t\n# default/web\n";
+        let ports = json!([{"name": "http", "port": 80}]);
+        for spec in [
+            json!({"clusterIP": "None", "ports": ports}),
+            json!({"type": "ExternalName", "externalName": "example.com", "ports": ports}),
+            json!({"clusterIP": "fd43::1", "ports": ports}),
+            json!({"clusterIP": "10.43.0.1", "ports": [{"port": 0x1_0001, "protocol": "TCP"}, {"port": 1, "protocol": "XYZ"}]}),
+        ] {
+            assert_eq!(text(service(spec), vec![], Family::Ipv4), nothing);
+        }
+        let mut foreign = service(json!({"clusterIP": "10.43.0.1", "ports": ports}));
+        foreign["metadata"]["labels"] = json!({"service.kubernetes.io/service-proxy-name": "other"});
+        assert_eq!(text(foreign, vec![], Family::Ipv4), nothing);
+    }
+}

@@ -30,8 +30,9 @@ const NUMGEN_RANDOM: u32 = 1;
 const NAT_DNAT: u32 = 1;
 const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
 const DYNSET_UPDATE: u32 = 1;
-const REJECT_ICMPX_UNREACH: u32 = 2;
-const REJECT_ICMPX_PORT_UNREACH: u8 = 1;
+const REJECT_ICMP_UNREACH: u32 = 0;
+const ICMP_PORT_UNREACH: u8 = 3;
+const ICMPV6_PORT_UNREACH: u8 = 4;
 
 mod libc_fib {
     pub const RESULT_ADDRTYPE: u32 = 3;
@@ -131,10 +132,13 @@ impl Encoder<'_> {
                 self.lookup(ANONYMOUS_MAP, map, Some(REG_VERDICT), false);
             }
             Statement::Masquerade => self.expression("masq", |w| w.attr_be32(1, NF_NAT_RANGE_PROTO_RANDOM_FULLY)),
-            Statement::Reject => self.expression("reject", |w| {
-                w.attr_be32(1, REJECT_ICMPX_UNREACH);
-                w.attr(2, &[REJECT_ICMPX_PORT_UNREACH]);
-            }),
+            Statement::Reject => {
+                let code = if self.ipv6 { ICMPV6_PORT_UNREACH } else { ICMP_PORT_UNREACH };
+                self.expression("reject", |w| {
+                    w.attr_be32(1, REJECT_ICMP_UNREACH);
+                    w.attr(2, &[code]);
+                });
+            }
             Statement::Verdict(verdict) => {
                 let element = self.writer.begin(NFTA_LIST_ELEM);
                 self.writer.attr_str(NFTA_EXPR_NAME, "immediate");

@@ -127,3 +127,34 @@ fn fragments_come_and_go_in_a_live_table() {
     host.run(|| Connection::open().unwrap().delete_table(Family::Ipv4, "t").unwrap());
     assert_eq!(host.sh("nft list ruleset"), "");
 }
+
+#[test]
+fn ipv6_addresses_fit_where_ipv4_ones_do() {
+    let host = Host::new();
+    let mut fragment = Fragment::default();
+    let key = vec![Field::DestinationIp, Field::Protocol, Field::DestinationPort];
+    fragment.sets.insert("services".into(), SetSpec { key: key.clone(), verdicts: true, timeout: None });
+    let look = Rule::new([Statement::VerdictMap { fields: key, map: "services".into() }]);
+    fragment.chains.insert("pre".into(), Chain::base(ChainKind::Nat, Hook::Prerouting, priority::DSTNAT, [look]));
+    let targets = ["[fd42::1]:80", "[fd42::2]:81"].map(|target| target.parse().unwrap()).to_vec();
+    let one = vec![targets[0]];
+    let net = Statement::InNet { field: Field::SourceIp, net: "fd42::/48".parse().unwrap(), not: true };
+    let rules = [Rule::new([net, Statement::Dnat(targets)]), Rule::new([Statement::Dnat(one)])];
+    fragment.chains.insert("service".into(), Chain::new(rules));
+    let forward = [Rule::new([Statement::Reject])];
+    fragment.chains.insert("f".into(), Chain::base(ChainKind::Filter, Hook::Forward, priority::FILTER, forward));
+    let key = [KeyPart::Ip("fd43::1".parse().unwrap()), KeyPart::Protocol(Protocol::Sctp), KeyPart::Port(443)];
+    fragment.element("services", key, Some(Verdict::Goto("service".into())));
+    let mut table = Table::new(Family::Ipv6, "t");
+    table.set("all", Some(Arc::new(fragment)));
+    host.run(|| Connection::open().unwrap().sync(&mut table).unwrap());
+    let shown = host.sh("nft -n list table ip6 t");
+    for line in [
+        "elements = { fd43::1 . 132 . 443 : goto service }",
+        "ip6 saddr != fd42::/48 dnat ip6 to numgen random mod 2 map { 0 : fd42::1 . 80, 1 : fd42::2 . 81 }",
+        "dnat to [fd42::1]:80",
+        "reject",
+    ] {
+        assert!(shown.contains(line), "{line}\nis not in\n{shown}");
+    }
+}

@@ -101,7 +101,7 @@ fn a_second_start_takes_over_what_the_first_left() {
     let (one, _) = pod(&host, &network, "one");
     let (two, _) = pod(&host, &network, "two");
     two.serve(80, "two");
-    let state = "ip -o link | sed 's/ state [A-Z]* / /'; ip -o -4 addr; ip route; nft list ruleset";
+    let state = "ip -o link | sed 's/<[^>]*>//; s/ state [A-Z]* / /; s/ qdisc [a-z]* / /'; ip -o -4 addr; ip route; nft list ruleset";
     let before = host.sh(state);
     drop(network);
     // Left behind between two steps of an attach.
@@ -131,7 +131,7 @@ fn a_start_with_another_pod_network_replaces_the_old_one() {
 #[test]
 fn teardown_leaves_nothing() {
     let (host, _other) = Host::pair();
-    let state = "ip -o link | sed 's/ state [A-Z]* / /'; ip -o -4 addr; ip route; nft list ruleset";
+    let state = "ip -o link | sed 's/<[^>]*>//; s/ state [A-Z]* / /; s/ qdisc [a-z]* / /'; ip -o -4 addr; ip route; nft list ruleset";
     let before = host.sh(state);
     let network = start(&host, 1);
     let (_pod, _) = pod(&host, &network, "one");
