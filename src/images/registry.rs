@@ -228,7 +228,9 @@ impl<'a> Registry<'a> {
         let domain = (self.endpoint.is_origin && authority == self.endpoint.authority).then_some(self.domain.as_str());
         let tls = self.config.host(&authority, domain).and_then(|host| host.tls.as_ref());
         self.transport.send(request, tls).await.map_err(|error| match error {
-            TransportError::Url(_) | TransportError::TlsSettings(_) => Failure::Malformed(error.to_string()),
+            TransportError::Url(_) | TransportError::TlsSettings(_) | TransportError::Certificate(_) => {
+                Failure::Malformed(error.to_string())
+            }
             _ => Failure::Unavailable(chain_text(&error)),
         })
     }

@@ -15,10 +15,12 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -52,6 +54,9 @@ pub(crate) enum TransportError {
     TlsSettings(String),
     #[error("TLS: {0}")]
     Tls(String),
+    /// The server's certificate is refused: asking again does not help.
+    #[error("TLS: {0}")]
+    Certificate(String),
     #[error("{0}")]
     Http(String),
     #[error("no answer within {0:?}")]
@@ -90,7 +95,7 @@ impl Transport {
             let name = ServerName::try_from(host.to_owned()).map_err(|_| bad())?;
             let handshake = timeout(CONNECT_TIMEOUT, TlsConnector::from(config).connect(name, tcp)).await;
             let stream = handshake.map_err(|_| TransportError::Silent(CONNECT_TIMEOUT))?;
-            Box::new(stream.map_err(|error| TransportError::Tls(error.to_string()))?)
+            Box::new(stream.map_err(tls_error)?)
         } else {
             Box::new(tcp)
         };
@@ -124,6 +129,13 @@ impl Transport {
         }
         kept.insert(authority.to_owned(), config.clone());
         Ok(config)
+    }
+}
+
+fn tls_error(error: std::io::Error) -> TransportError {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(refused @ rustls::Error::InvalidCertificate(_)) => TransportError::Certificate(refused.to_string()),
+        _ => TransportError::Tls(error.to_string()),
     }
 }
 
@@ -177,12 +189,21 @@ fn tls_config(tls: &HostTls) -> Result<ClientConfig, TransportError> {
             // A bundle may hold certificates that are of no use to us.
             roots.add_parsable_certificates(certificates(file)?);
         }
+        let mut pinned = Vec::new();
         if let Some(file) = &tls.ca_file {
-            for certificate in certificates(file)? {
-                roots.add(certificate).map_err(|error| fail(format!("{}: {error}", file.display())))?;
+            pinned = certificates(file)?;
+            for certificate in &pinned {
+                roots.add(certificate.clone()).map_err(|error| fail(format!("{}: {error}", file.display())))?;
             }
         }
-        builder.with_root_certificates(roots)
+        if pinned.is_empty() {
+            builder.with_root_certificates(roots)
+        } else {
+            let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| fail(error.to_string()))?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(ChainOrPinned { chains, pinned }))
+        }
     };
     match (&tls.cert_file, &tls.key_file) {
         (Some(certificate), Some(key)) => {
@@ -200,6 +221,63 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TransportEr
     let fail = |reason: String| TransportError::TlsSettings(format!("{}: {reason}", file.display()));
     let pem = std::fs::read(file).map_err(|error| fail(error.to_string()))?;
     CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| fail(error.to_string()))
+}
+
+/// Chains as usual, and besides a certificate that stands in `ca_file` itself: `openssl req -x509` makes
+/// authorities that servers then show as their own certificate, which webpki refuses and Go's clients do not.
+#[derive(Debug)]
+struct ChainOrPinned {
+    chains: Arc<WebPkiServerVerifier>,
+    pinned: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for ChainOrPinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let chained = self.chains.verify_server_cert(end_entity, intermediates, name, ocsp, now);
+        if chained.is_ok() || !self.pinned.iter().any(|pinned| pinned == end_entity) {
+            return chained;
+        }
+        rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
+        let encoding = || rustls::Error::InvalidCertificate(CertificateError::BadEncoding);
+        let (_, parsed) = x509_parser::parse_x509_certificate(end_entity).map_err(|_| encoding())?;
+        let now = i64::try_from(now.as_secs()).map_err(|_| encoding())?;
+        if parsed.validity().not_before.timestamp() > now {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if parsed.validity().not_after.timestamp() < now {
+            return Err(CertificateError::Expired.into());
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
 }
 
 /// `insecure_skip_verify`: any certificate will do, but the server must hold its key.
