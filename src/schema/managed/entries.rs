@@ -83,6 +83,21 @@ impl Operation {
 
 /// Reads all entries. Of two by one manager the later counts.
 pub(super) fn decode(entries: &[Value]) -> Result<Vec<Entry<'_>>, String> {
+    let mut all = decode_heads(entries)?;
+    load_fields(&mut all, entries);
+    Ok(all)
+}
+
+/// Reads the fields of entries that [`decode_heads`] read.
+pub(super) fn load_fields<'a>(all: &mut [Entry<'a>], entries: &'a [Value]) {
+    for entry in all {
+        let fields = entry.unchanged.and_then(|at| entries.get(at)?.get("fieldsV1"));
+        entry.fields = fields.map(Set::from_json).unwrap_or_default();
+    }
+}
+
+/// Reads all of the entries but their fields.
+pub(super) fn decode_heads(entries: &[Value]) -> Result<Vec<Entry<'_>>, String> {
     let mut all: Vec<Entry<'_>> = Vec::with_capacity(entries.len() + 1);
     for (at, entry) in entries.iter().enumerate() {
         let text = |name: &str| entry.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -105,7 +120,7 @@ pub(super) fn decode(entries: &[Value]) -> Result<Vec<Entry<'_>>, String> {
             api_version: text("apiVersion").into(),
             subresource: text("subresource").into(),
             time: text("time").into(),
-            fields: entry.get("fieldsV1").map(Set::from_json).unwrap_or_default(),
+            fields: Set::default(),
             unchanged: Some(at),
         };
         match all.iter_mut().find(|known| known.is_same_manager(&entry)) {
@@ -128,6 +143,11 @@ pub(super) fn is_reset(entries: &Value) -> bool {
         Some([Value::Object(entry)]) => entry.values().all(Value::is_null),
         _ => false,
     }
+}
+
+/// Whether [`cap`] has something to do.
+pub(super) fn are_too_many(entries: &[Entry<'_>]) -> bool {
+    entries.iter().filter(|e| e.operation == Operation::Update).count() > UPDATE_MANAGERS_MAX
 }
 
 /// Makes one of the oldest managers that updated, per version, until there are at most

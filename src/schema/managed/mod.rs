@@ -123,10 +123,12 @@ pub fn update(live: Option<&Value>, new: &mut Value, write: &Write<'_>) {
     let reset = write.subresource.is_empty() && entries::is_reset(&given);
     let given_list = if write.subresource.is_empty() { given.as_array().map(Vec::as_slice) } else { None };
     let mut source: &[Value] = given_list.unwrap_or_default();
-    let mut managers = if reset { Vec::new() } else { entries::decode(source).unwrap_or_default() };
+    let mut managers = if reset { Vec::new() } else { entries::decode_heads(source).unwrap_or_default() };
+    let mut is_given = true;
     if managers.is_empty() && !reset {
         source = stored;
-        managers = entries::decode(source).unwrap_or_default();
+        managers = entries::decode_heads(source).unwrap_or_default();
+        is_given = false;
     }
     let exists = live.is_some_and(|l| l.pointer("/metadata/uid").is_some_and(|uid| uid != ""));
     if managers.is_empty() && exists {
@@ -137,11 +139,19 @@ pub fn update(live: Option<&Value>, new: &mut Value, write: &Write<'_>) {
     if let Some(reset_fields) = write.reset_fields {
         changes.exclude(reset_fields);
     }
-    if !changes.is_empty() {
+    if !changes.is_empty() || entries::are_too_many(&managers) {
+        entries::load_fields(&mut managers, source);
         note_changes(&mut managers, changes, write, None);
+        entries::cap(&mut managers);
     }
-    entries::cap(&mut managers);
-    let written = encode(managers, source);
+    let written = encode(managers);
+    let mut given = if let Value::Array(items) = given { items } else { Vec::new() };
+    let written = written.into_iter().filter_map(|entry| match entry {
+        Written::New(entry) => Some(entry),
+        Written::Same(at) if is_given => given.get_mut(at).map(Value::take),
+        Written::Same(at) => stored.get(at).cloned(),
+    });
+    let written = written.collect();
     put(new, written);
 }
 
@@ -226,7 +236,11 @@ pub fn apply(live: Option<&Value>, config: &Value, force: bool, write: &Write<'_
     if name_of(write) == KUBECTL {
         keep_last_applied(&mut object, config);
     }
-    let written = encode(managers, source);
+    let written = encode(managers).into_iter().filter_map(|entry| match entry {
+        Written::New(entry) => Some(entry),
+        Written::Same(at) => source.get(at).cloned(),
+    });
+    let written = written.collect();
     put(&mut object, written);
     Ok(object)
 }
@@ -447,16 +461,21 @@ fn describe(object: &Value) -> String {
     format!("{namespace}/{name}; {}, Kind={}", text("/apiVersion"), text("/kind"))
 }
 
-/// The entries in their order; those that say what they said are copied.
-fn encode(mut managers: Vec<Entry<'_>>, source: &[Value]) -> Vec<Value> {
+/// An entry to be written.
+enum Written {
+    New(Value),
+    /// As it stood at this place.
+    Same(usize),
+}
+
+/// The entries in their order.
+fn encode(mut managers: Vec<Entry<'_>>) -> Vec<Written> {
     entries::sort(&mut managers);
-    managers
-        .iter()
-        .map(|entry| match entry.unchanged.and_then(|at| source.get(at)) {
-            Some(same) => same.clone(),
-            None => entry.to_json(),
-        })
-        .collect()
+    let written = managers.iter().map(|entry| match entry.unchanged {
+        Some(at) => Written::Same(at),
+        None => Written::New(entry.to_json()),
+    });
+    written.collect()
 }
 
 fn put(object: &mut Value, entries: Vec<Value>) {
