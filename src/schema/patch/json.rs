@@ -11,6 +11,12 @@ pub const OPERATIONS_MAX: usize = 10_000;
 /// By how many bytes, roughly, all copy operations of a patch may make a document grow.
 const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
 
+/// How deep a patch may make a document.
+const DEPTH_MAX: usize = 256;
+
+/// How often the real depth is looked up when the estimate has become too large.
+const DEPTH_LOOKUPS_MAX: usize = 16;
+
 /// A parsed patch.
 #[derive(Debug, Clone)]
 pub struct JsonPatch {
@@ -34,6 +40,8 @@ pub enum JsonPatchError {
         "unable to complete the copy, the accumulated size increase of copy is {0}, exceeding the limit {COPIED_BYTES_MAX}"
     )]
     TooMuchCopied(usize),
+    #[error("the patch nests the document deeper than {DEPTH_MAX} levels")]
+    TooDeep,
 }
 
 #[derive(Debug, Clone)]
@@ -69,8 +77,47 @@ impl JsonPatch {
 
     /// Applies all operations in their order.
     pub fn apply(&self, document: &mut Value) -> Result<(), JsonPatchError> {
-        let mut copied_bytes = 0;
-        self.operations.iter().try_for_each(|operation| apply(document, operation, &mut copied_bytes))
+        let mut limits = Limits { copied_bytes: 0, depth: depth(document), depth_lookups: 0 };
+        for operation in &self.operations {
+            apply(document, operation, &mut limits)?;
+            limits.check_depth(document, operation)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a patch has used up. A few bytes of operations can make a document that no stack holds.
+struct Limits {
+    copied_bytes: usize,
+    /// At least how deep the document is.
+    depth: usize,
+    depth_lookups: usize,
+}
+
+impl Limits {
+    fn check_depth(&mut self, document: &Value, operation: &Operation) -> Result<(), JsonPatchError> {
+        let segments = |path: &str| path.matches('/').count();
+        let reached = match operation {
+            Operation::Add { path, value } | Operation::Replace { path, value } => segments(path) + depth(value),
+            Operation::Move { from, path } | Operation::Copy { from, path } => {
+                segments(path) + self.depth.saturating_sub(segments(from))
+            }
+            Operation::Remove { .. } | Operation::Test { .. } => return Ok(()),
+        };
+        self.depth = self.depth.max(reached);
+        if self.depth > DEPTH_MAX {
+            self.depth_lookups += 1;
+            self.depth = if self.depth_lookups > DEPTH_LOOKUPS_MAX { usize::MAX } else { depth(document) };
+        }
+        if self.depth > DEPTH_MAX { Err(JsonPatchError::TooDeep) } else { Ok(()) }
+    }
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        _ => 1,
     }
 }
 
@@ -89,7 +136,7 @@ fn operation(raw: RawOperation) -> Result<Operation, JsonPatchError> {
     }
 }
 
-fn apply(document: &mut Value, operation: &Operation, copied_bytes: &mut usize) -> Result<(), JsonPatchError> {
+fn apply(document: &mut Value, operation: &Operation, limits: &mut Limits) -> Result<(), JsonPatchError> {
     match operation {
         Operation::Add { path, value } => add(document, path, value.clone(), "add"),
         Operation::Remove { path } => remove(document, path, "remove").map(drop),
@@ -118,9 +165,9 @@ fn apply(document: &mut Value, operation: &Operation, copied_bytes: &mut usize) 
         }
         Operation::Copy { from, path } => {
             let value = get(document, from).ok_or_else(|| missing_from("copy", from))?.clone();
-            *copied_bytes += size_bytes(&value);
-            if *copied_bytes > COPIED_BYTES_MAX {
-                return Err(JsonPatchError::TooMuchCopied(*copied_bytes));
+            limits.copied_bytes += size_bytes(&value);
+            if limits.copied_bytes > COPIED_BYTES_MAX {
+                return Err(JsonPatchError::TooMuchCopied(limits.copied_bytes));
             }
             add(document, path, value, "copy")
         }
@@ -331,5 +378,18 @@ mod tests {
         // Each copy doubles the document.
         let bomb: Vec<Value> = (0..40).map(|i| json!({"op": "copy", "from": "", "path": format!("/x{i}")})).collect();
         assert!(patched(json!({"a": 1}), &Value::Array(bomb)).unwrap_err().starts_with("unable to complete the copy"));
+        // Each pair of operations puts the document one level down.
+        let nest = (0..4000).flat_map(|i| {
+            let (a, b) = if i % 2 == 0 { ("/a", "/b") } else { ("/b", "/a") };
+            [json!({"op": "add", "path": b, "value": {}}), json!({"op": "move", "from": a, "path": format!("{b}/x")})]
+        });
+        let error = patched(json!({"a": {}}), &nest.collect()).unwrap_err();
+        assert_eq!(error, "the patch nests the document deeper than 256 levels");
+        // Moving about is no nesting.
+        let about = (0..2000).map(|i| {
+            let (a, b) = if i % 2 == 0 { ("/a/x", "/a/b/y") } else { ("/a/b/y", "/a/x") };
+            json!({"op": "move", "from": a, "path": b})
+        });
+        assert!(patched(json!({"a": {"x": {}, "b": {}}}), &about.collect()).is_ok());
     }
 }

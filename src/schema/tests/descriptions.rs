@@ -1,7 +1,5 @@
 //! The table and k8s-openapi's types say the same, and descriptions of the one fit the definitions of the other.
 
-#![expect(clippy::unwrap_used, reason = "a test, its helpers included")]
-
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, Pod, Service};
