@@ -4,6 +4,7 @@
 //! about an object; here it is done, after asking the API for what the graph cannot know for certain: that an owner
 //! which was never seen does not exist.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ const WORKERS: usize = 4;
 struct Collector {
     client: Client,
     graph: Mutex<Graph>,
-    resources: Vec<(Resource, &'static str)>,
+    resources: Vec<(Resource, Cow<'static, str>)>,
 }
 
 #[derive(serde::Deserialize)]
@@ -34,7 +35,7 @@ struct Partial {
 }
 
 /// `resources` are those that can be listed, watched and deleted, with their kinds.
-pub async fn run(client: Client, resources: Vec<(Resource, &'static str)>, shutdown: Shutdown) -> Result<(), Failure> {
+pub async fn run(client: Client, resources: Vec<(Resource, Cow<'static, str>)>, shutdown: Shutdown) -> Result<(), Failure> {
     let collector = Arc::new(Collector { client, graph: Mutex::new(Graph::default()), resources });
     let queue: Queue<String> = Queue::new();
     let mut filled = Vec::new();

@@ -3,6 +3,7 @@
 //! A controller is level-triggered: events only wake it, and each reconcile begins with what is there now. They are
 //! started together by [`start`], each under its own identity and each begun again when it fails.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -44,7 +45,7 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct Served {
     pub resource: Resource,
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     pub namespaced: bool,
 }
 
@@ -53,11 +54,11 @@ pub struct Served {
 pub fn start(config: Config, client: impl Fn(&str) -> Client, signer: Arc<dyn Signer>, shutdown: &Shutdown) {
     let namespaced: Vec<Resource> =
         config.resources.iter().filter(|served| served.namespaced).map(|served| served.resource.clone()).collect();
-    let collected: Vec<(Resource, &'static str)> = config
+    let collected: Vec<(Resource, Cow<'static, str>)> = config
         .resources
         .iter()
         .filter(|served| served.resource.plural != "events")
-        .map(|served| (served.resource.clone(), served.kind))
+        .map(|served| (served.resource.clone(), served.kind.clone()))
         .collect();
     begin("replicaset", client("replicaset-controller"), shutdown, replicaset::run);
     begin("deployment", client("deployment-controller"), shutdown, deployment::run);
