@@ -368,6 +368,17 @@ fn times_alone_are_no_change() {
     assert_eq!(new["metadata"]["managedFields"][0]["time"], LATER);
 }
 
+#[test]
+fn long_lists_take_no_square_of_time() {
+    let config = |from: usize| {
+        let env: Value = (from..from + 10_000).map(|i| json!({"name": format!("E{i}"), "value": "x"})).collect();
+        deployment(json!({"template": {"spec": {"containers": [{"name": "c", "env": env}]}}}))
+    };
+    let live = apply(None, &config(0), false, &write("one")).unwrap();
+    let applied = apply(Some(&live), &config(5_000), false, &write("one")).unwrap();
+    assert_eq!(applied["spec"], config(5_000)["spec"]);
+}
+
 fn specs() -> impl Strategy<Value = Value> {
     let container = ("[a-c]", prop::option::of("[x-z]"), prop::option::of(prop::collection::vec("[0-9]", 0..3)));
     let containers = prop::collection::vec(container, 0..4).prop_map(|containers| {

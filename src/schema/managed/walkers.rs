@@ -1,11 +1,16 @@
 //! What a configuration holds, merging it into an object, and taking fields out again.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::element::PathElement;
 use super::set::{Node, Set};
 use super::typed::{Kind, Ty, list_element};
 use crate::types::{ListType, Scalar, Shape, TypeRef};
+
+/// How many reasons a refusal names.
+const ERRORS_MAX: usize = 100;
 
 /// The fields that a value holds: its leaves, its list elements and map keys.
 pub fn field_set<'a>(value: &'a Value, ty: TypeRef<'a>) -> Set<'a> {
@@ -32,19 +37,17 @@ fn fields<'a>(value: &'a Value, ty: Ty<'a>) -> (bool, Set<'a>) {
             }
         }
         (Kind::List(list), Value::Array(items)) => {
-            let mut seen: Vec<(PathElement<'a>, bool)> = Vec::with_capacity(items.len());
             let elements: Vec<_> = items.iter().map(|item| list_element(list, item).ok()).collect();
+            let mut times: HashMap<&PathElement<'a>, usize> = HashMap::with_capacity(items.len());
             for element in elements.iter().flatten() {
-                match seen.iter_mut().find(|(known, _)| known == element) {
-                    Some((_, twice)) => *twice = true,
-                    None => seen.push((element.clone(), false)),
-                }
+                *times.entry(element).or_default() += 1;
             }
-            for (item, element) in items.iter().zip(elements) {
+            for (item, element) in items.iter().zip(&elements) {
                 let Some(element) = element else { continue };
-                let twice = seen.iter().any(|(known, twice)| *twice && *known == element);
+                // What occurs twice is owned as a whole.
+                let twice = times.get(element).is_some_and(|times| *times > 1);
                 let children = if twice { Set::default() } else { fields(item, Ty::Known(list.element)).1 };
-                below.push(Node { element, member: true, children });
+                below.push(Node { element: element.clone(), member: true, children });
             }
         }
         // null, or not what the type says: nothing below.
@@ -149,17 +152,17 @@ fn merge_lists(old: &[Value], new: &[Value], list: ListType<'_>) -> Vec<Value> {
     }
     let old = identities(list, old);
     let new = identities(list, new);
-    let has = |items: &[(PathElement<'_>, &Value)], element: &PathElement<'_>| items.iter().any(|(e, _)| e == element);
-    // Of elements that occur twice in the object none is merged with the new one.
-    let partner = |element: &PathElement<'_>| {
-        let mut found = old.iter().filter(|(e, _)| e == element).map(|(_, item)| *item);
-        let first = found.next();
-        if found.next().is_some() { None } else { first }
-    };
+    let mut partners: HashMap<&PathElement<'_>, Option<&Value>> = HashMap::with_capacity(old.len());
+    for (element, item) in &old {
+        // Of elements that occur twice in the object none is merged with the new one.
+        partners.entry(element).and_modify(|partner| *partner = None).or_insert(Some(*item));
+    }
+    let wanted_at_all: HashSet<&PathElement<'_>> = new.iter().map(|(element, _)| element).collect();
+    let partner = |element: &PathElement<'_>| partners.get(element).copied().flatten();
     let ty = Ty::Known(list.element);
-    let mut shared = new.iter().map(|(e, _)| e).filter(|e| has(&old, e));
+    let mut shared = new.iter().map(|(e, _)| e).filter(|e| partners.contains_key(e));
     let mut next_shared = shared.next();
-    let mut taken: Vec<&PathElement<'_>> = Vec::new();
+    let mut taken: HashSet<&PathElement<'_>> = HashSet::with_capacity(new.len());
     let mut merged = Vec::with_capacity(old.len().max(new.len()));
     let (mut o, mut n) = (0, 0);
     while o < old.len() || n < new.len() {
@@ -167,36 +170,36 @@ fn merge_lists(old: &[Value], new: &[Value], list: ListType<'_>) -> Vec<Value> {
         if let (Some((element, _)), Some((wanted, item))) = (here, there) {
             if element == wanted {
                 merged.extend(merge_values(partner(wanted), Some(item), ty));
-                taken.push(wanted);
+                taken.insert(wanted);
                 o += 1;
                 n += 1;
                 next_shared = shared.next();
                 continue;
             }
-            if has(&new, element) && next_shared.is_some_and(|next| next != element) {
+            if wanted_at_all.contains(element) && next_shared.is_some_and(|next| next != element) {
                 // Shared, but its turn comes later.
                 o += 1;
                 continue;
             }
         }
         if let Some((element, item)) = here {
-            if !has(&new, element) {
+            if !wanted_at_all.contains(element) {
                 merged.push((*item).clone());
                 o += 1;
                 continue;
             }
-            if taken.contains(&element) {
+            if taken.contains(element) {
                 o += 1;
             }
         }
         if let Some((wanted, item)) = there {
             merged.extend(merge_values(partner(wanted), Some(item), ty));
-            taken.push(wanted);
+            taken.insert(wanted);
             n += 1;
             if next_shared == Some(wanted) {
                 next_shared = shared.next();
             }
-        } else if here.is_some_and(|(element, _)| !taken.contains(&element)) {
+        } else if here.is_some_and(|(element, _)| !taken.contains(element)) {
             // Not reachable with the bookkeeping above, but a loop must end.
             o += 1;
         }
@@ -273,7 +276,7 @@ fn check(value: &Value, ty: TypeRef<'_>, path: &mut String, errors: &mut Vec<Str
                 path.push_str(name);
                 match s.field(name) {
                     Some(field) => check(value, field.ty(), path, errors),
-                    None => errors.push(format!("{path}: field not declared in schema")),
+                    None => report(errors, path, "field not declared in schema".to_owned()),
                 }
                 path.truncate(mark);
             }
@@ -288,7 +291,7 @@ fn check(value: &Value, ty: TypeRef<'_>, path: &mut String, errors: &mut Vec<Str
             }
         }
         (Shape::List(list), Value::Array(items)) => {
-            let mut seen: std::collections::HashSet<PathElement<'_>> = std::collections::HashSet::new();
+            let mut seen: HashSet<PathElement<'_>> = HashSet::new();
             for (index, item) in items.iter().enumerate() {
                 let element = if list.is_associative() {
                     match list_element(list, item) {
@@ -304,7 +307,7 @@ fn check(value: &Value, ty: TypeRef<'_>, path: &mut String, errors: &mut Vec<Str
                 let mark = path.len();
                 let shown = element.to_string();
                 if !seen.insert(element) {
-                    errors.push(format!("{path}: duplicate entries for key {shown}"));
+                    report(errors, path, format!("duplicate entries for key {shown}"));
                 }
                 path.push_str(&shown);
                 check(item, list.element, path, errors);
@@ -317,6 +320,9 @@ fn check(value: &Value, ty: TypeRef<'_>, path: &mut String, errors: &mut Vec<Str
 }
 
 fn report(errors: &mut Vec<String>, path: &str, message: String) {
+    if errors.len() >= ERRORS_MAX {
+        return;
+    }
     errors.push(if path.is_empty() { message } else { format!("{path}: {message}") });
 }
 

@@ -3,6 +3,9 @@
 //! A merge patch that knows of lists whose elements have a merge key, and of directives: `$patch` (replace,
 //! delete, merge), `$retainKeys`, `$deleteFromPrimitiveList/<field>`, `$setElementOrder/<field>`.
 
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use crate::types::{FieldRef, Shape, TypeRef};
@@ -159,7 +162,8 @@ fn merge_map(
 fn retain_keys(original: &mut Map<String, Value>, patch: &mut Map<String, Value>) -> Merged<()> {
     let Some(retained) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let Value::Array(retained) = retained else { return Err(StrategicError::RetainKeys) };
-    let is_retained = |name: &str| retained.iter().any(|r| r == name);
+    let retained: HashSet<&str> = retained.iter().filter_map(Value::as_str).collect();
+    let is_retained = |name: &str| retained.contains(name);
     let strange = patch.iter().any(|(name, value)| {
         !value.is_null()
             && !name.starts_with(DELETE_FROM_LIST)
@@ -236,24 +240,14 @@ fn merge_list(
         return Ok(original);
     }
     if !elements_are_maps(&original, &patch)? {
+        let in_patch: HashSet<Cow<'_, str>> = patch.iter().filter_map(|item| identity(item, None)).collect();
         if is_delete_list {
-            original.retain(|item| !patch.contains(item));
+            original.retain(|item| identity(item, None).is_none_or(|id| !in_patch.contains(&id)));
             return Ok(original);
         }
-        let mut merged = original.clone();
-        for item in &patch {
-            if !merged.contains(item) {
-                merged.push(item.clone());
-            }
-        }
-        let mut seen: Vec<Value> = Vec::with_capacity(merged.len());
-        merged.retain(|item| {
-            let new = !seen.contains(item);
-            if new {
-                seen.push(item.clone());
-            }
-            new
-        });
+        let mut seen: HashSet<Cow<'_, str>> = HashSet::with_capacity(original.len() + patch.len());
+        let both = original.iter().chain(&patch);
+        let merged = both.filter(|item| identity(item, None).is_some_and(|id| seen.insert(id))).cloned().collect();
         return ordered(merged, &patch, &original, None);
     }
     if is_delete_list {
@@ -263,12 +257,21 @@ fn merge_list(
     let (mut merged, patch) = list_directives(original, patch, key)?;
     let server_order: Vec<Value> = merged.iter().map(|item| key_only(item, key)).collect();
     let patch_order: Vec<Value> = patch.iter().map(|item| key_only(item, key)).collect();
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(merged.len());
+    for (at, item) in merged.iter().enumerate() {
+        if let Some(id) = identity(item, Some(key)) {
+            places.entry(id.into_owned()).or_insert(at);
+        }
+    }
     for item in patch {
-        let Some(value) = item.get(key) else { return Err(no_merge_key(&item, key)) };
-        let found = merged.iter_mut().find(|m| m.get(key) == Some(value));
+        let Some(id) = identity(&item, Some(key)).map(Cow::into_owned) else { return Err(no_merge_key(&item, key)) };
+        let found = places.get(&id).and_then(|at| merged.get_mut(*at));
         match (found, item) {
             (Some(Value::Object(old)), Value::Object(new)) => *old = merge_map(std::mem::take(old), new, meta.ty)?,
-            (_, item) => merged.push(without_nulls(item)),
+            (_, item) => {
+                places.insert(id, merged.len());
+                merged.push(without_nulls(item));
+            }
         }
     }
     ordered(merged, &patch_order, &server_order, Some(key))
@@ -277,14 +280,15 @@ fn merge_list(
 /// Carries out `$patch` among a list's elements. Returns the list and the elements that are left to merge.
 fn list_directives(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Merged<(Vec<Value>, Vec<Value>)> {
     let mut rest = Vec::with_capacity(patch.len());
+    let mut deleted: HashSet<String> = HashSet::new();
     let mut replace = false;
     for item in patch {
         match item.get(DIRECTIVE) {
             None => rest.push(item),
             Some(directive) => match directive.as_str() {
                 Some("delete") => {
-                    let Some(value) = item.get(key) else { return Err(no_merge_key(&item, key)) };
-                    original.retain(|o| o.get(key) != Some(value));
+                    let Some(id) = identity(&item, Some(key)) else { return Err(no_merge_key(&item, key)) };
+                    deleted.insert(id.into_owned());
                 }
                 Some("replace") => replace = true,
                 Some("merge") => return Err(StrategicError::MergeDirectiveInList),
@@ -297,7 +301,13 @@ fn list_directives(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Me
             },
         }
     }
-    if replace { Ok((rest, Vec::new())) } else { Ok((original, rest)) }
+    if replace {
+        return Ok((rest, Vec::new()));
+    }
+    if !deleted.is_empty() {
+        original.retain(|item| identity(item, Some(key)).is_none_or(|id| !deleted.contains(id.as_ref())));
+    }
+    Ok((original, rest))
 }
 
 /// Whether the lists' elements are objects. All must be of one type.
@@ -322,17 +332,21 @@ fn ordered(items: Vec<Value>, order: &[Value], server_order: &[Value], key: Opti
     {
         return Err(no_merge_key(item, key));
     }
-    let position = |list: &[Value], item: &Value| list.iter().position(|l| same_element(item, l, key));
+    let in_order = positions(order, key);
+    let on_server = positions(server_order, key);
+    let position = |positions: &HashMap<Cow<'_, str>, usize>, item: &Value| {
+        identity(item, key).and_then(|id| positions.get(id.as_ref()).copied())
+    };
     let (mut named, mut others): (Vec<Value>, Vec<Value>) =
-        items.into_iter().partition(|item| position(order, item).is_some());
-    named.sort_by_key(|item| position(order, item));
-    others.sort_by_key(|item| position(server_order, item).unwrap_or(usize::MAX));
+        items.into_iter().partition(|item| position(&in_order, item).is_some());
+    named.sort_by_cached_key(|item| position(&in_order, item));
+    others.sort_by_cached_key(|item| position(&on_server, item).unwrap_or(usize::MAX));
     let mut merged = Vec::with_capacity(named.len() + others.len());
     let mut others = others.into_iter().peekable();
     for item in named {
-        let at = position(server_order, &item);
+        let at = position(&on_server, &item);
         while let (Some(at), Some(other)) = (at, others.peek())
-            && position(server_order, other).is_some_and(|other| other < at)
+            && position(&on_server, other).is_some_and(|other| other < at)
         {
             merged.extend(others.next());
         }
@@ -340,6 +354,27 @@ fn ordered(items: Vec<Value>, order: &[Value], server_order: &[Value], key: Opti
     }
     merged.extend(others);
     Ok(merged)
+}
+
+/// Where each element is, the first of equal ones.
+fn positions<'v>(list: &'v [Value], key: Option<&str>) -> HashMap<Cow<'v, str>, usize> {
+    let mut positions = HashMap::with_capacity(list.len());
+    for (at, item) in list.iter().enumerate() {
+        if let Some(id) = identity(item, key) {
+            positions.entry(id).or_insert(at);
+        }
+    }
+    positions
+}
+
+/// What makes elements the same one: their merge key, or without one all of them. As text:
+/// strings bare unless they could be taken for other JSON.
+fn identity<'v>(item: &'v Value, key: Option<&str>) -> Option<Cow<'v, str>> {
+    let value = key.map_or(Some(item), |key| item.get(key))?;
+    Some(match value {
+        Value::String(text) if !text.starts_with(|c: char| "0123456789-tfn{[\"".contains(c)) => Cow::Borrowed(text),
+        other => Cow::Owned(other.to_string()),
+    })
 }
 
 /// Whether two elements are the same one: equal, or with equal merge keys.

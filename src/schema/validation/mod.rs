@@ -5,7 +5,7 @@
 //! decoder gives. Together they are `fieldValidation=Strict|Warn|Ignore`: `Strict` turns the lists into a
 //! refusal ([`strict_error`]), `Warn` into `Warning` headers, `Ignore` drops them.
 //!
-//! Limitation: names are compared exactly. Go's decoder falls back to ignoring case.
+//! Names are compared exactly, as upstream's decoder does.
 
 mod decode;
 mod types;

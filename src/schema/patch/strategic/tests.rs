@@ -168,3 +168,23 @@ fn strange_patches_are_refused_or_harmless() {
         "unable to find api field in struct PodSpec for the json field \"odd\""
     );
 }
+
+#[test]
+fn long_lists_take_no_square_of_time() {
+    let containers =
+        |n: usize, image: &str| -> Value { (0..n).map(|i| json!({"name": format!("c{i}"), "image": image})).collect() };
+    let n = 20_000;
+    let patch = json!({"containers": containers(n, "new"), "$setElementOrder/containers": containers(n, "new")});
+    let merged = merged(&json!({"containers": containers(n, "old")}), &patch).unwrap();
+    assert_eq!(merged["containers"], containers(n, "new"));
+}
+
+#[test]
+fn identities_tell_strings_from_numbers() {
+    assert_eq!(identity(&json!("a"), None).unwrap(), "a");
+    assert_ne!(identity(&json!("1"), None), identity(&json!(1), None));
+    assert_ne!(identity(&json!("true"), None), identity(&json!(true), None));
+    assert_ne!(identity(&json!("null"), None), identity(&json!(null), None));
+    assert_eq!(identity(&json!({"name": 1}), Some("name")).unwrap(), "1");
+    assert_eq!(identity(&json!({}), Some("name")), None);
+}
