@@ -194,6 +194,8 @@ fn compare_lists<'a>(old: &'a [Value], new: &'a [Value], list: ListType<'a>, dep
     };
     gather(old, true);
     gather(new, false);
+    // In the order of the set, so that nothing is inserted in its middle.
+    order.sort_unstable();
     let ty = Ty::Known(list.element);
     for element in order {
         let Some(Pair { old, new }) = pairs.remove(&element) else { continue };

@@ -37,16 +37,14 @@ fn fields<'a>(value: &'a Value, ty: Ty<'a>) -> (bool, Set<'a>) {
             }
         }
         (Kind::List(list), Value::Array(items)) => {
-            let elements: Vec<_> = items.iter().map(|item| list_element(list, item).ok()).collect();
-            let mut times: HashMap<&PathElement<'a>, usize> = HashMap::with_capacity(items.len());
-            for element in elements.iter().flatten() {
-                *times.entry(element).or_default() += 1;
-            }
-            for (item, element) in items.iter().zip(&elements) {
-                let Some(element) = element else { continue };
+            let mut elements: Vec<(PathElement<'a>, &Value)> =
+                items.iter().filter_map(|item| Some((list_element(list, item).ok()?, item))).collect();
+            // In the order of the set, so that nothing is inserted in its middle; duplicates side by side.
+            elements.sort_by(|(a, _), (b, _)| a.cmp(b));
+            for same in elements.chunk_by(|(a, _), (b, _)| a == b) {
+                let Some((element, item)) = same.first() else { continue };
                 // What occurs twice is owned as a whole.
-                let twice = times.get(element).is_some_and(|times| *times > 1);
-                let children = if twice { Set::default() } else { fields(item, Ty::Known(list.element)).1 };
+                let children = if same.len() > 1 { Set::default() } else { fields(item, Ty::Known(list.element)).1 };
                 below.push(Node { element: element.clone(), member: true, children });
             }
         }
@@ -78,9 +76,11 @@ fn merge_values(live: Option<&Value>, config: Option<&Value>, ty: Ty<'_>) -> Opt
         {
             let kind = ty.kind(Some(config));
             let mut merged = Map::new();
+            // A struct's field that is null is not there; a map's key is, with nothing as its value.
+            let null = matches!(kind, Kind::Map(_)).then_some(Value::Null);
             for (name, old) in old {
                 let value = match (new.get(name), child(kind, name)) {
-                    (Some(new), Some(ty)) => merge_values(Some(old), Some(new), ty),
+                    (Some(new), Some(ty)) => merge_values(Some(old), Some(new), ty).or_else(|| null.clone()),
                     _ => Some(old.clone()),
                 };
                 if let Some(value) = value {
@@ -90,7 +90,7 @@ fn merge_values(live: Option<&Value>, config: Option<&Value>, ty: Ty<'_>) -> Opt
             for (name, new) in new {
                 if !old.contains_key(name)
                     && let Some(ty) = child(kind, name)
-                    && let Some(value) = merge_values(None, Some(new), ty)
+                    && let Some(value) = merge_values(None, Some(new), ty).or_else(|| null.clone())
                 {
                     merged.insert(name.clone(), value);
                 }

@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use schema::Types;
+use schema::managed;
 use schema::openapi::{Endpoint, Verb, v3};
+use schema::patch::strategic_merge;
 use schema::validation::{check_types, unknown_fields};
 use serde_json::Value;
 
@@ -47,6 +49,56 @@ fn filled_in_objects_have_only_known_fields_of_the_right_types() {
         compared += 1;
     }
     assert!(compared > 90, "{compared}");
+}
+
+#[test]
+fn filled_in_objects_survive_all_that_is_done_to_objects() {
+    let Some(directory) = shared("roundtrip") else { return };
+    for (name, mut value) in documents(&directory) {
+        let (Some(api_version), Some(kind)) = (value["apiVersion"].as_str(), value["kind"].as_str()) else { continue };
+        let (api_version, kind) = (api_version.to_owned(), kind.to_owned());
+        let Some(ty) = Types::builtin().api_version_kind(&api_version, &kind) else { continue };
+        if ty.path(&["metadata", "name"]).is_none() {
+            continue;
+        }
+        let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) else { continue };
+        metadata.remove("managedFields");
+        managed::validate(&value, ty).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(managed::compare(&value, &value, ty).is_empty(), "{name}");
+        let same = |merged: &Value| {
+            let changes = managed::compare(&value, merged, ty);
+            assert!(changes.is_empty(), "{name}: {changes:?}");
+        };
+        same(&managed::merge(&value, &value, ty));
+        let mut patched = value.clone();
+        strategic_merge(&mut patched, value.clone(), ty).unwrap_or_else(|e| panic!("{name}: {e}"));
+        // In a patch null takes out.
+        if !value.to_string().contains(":null") {
+            same(&patched);
+        }
+
+        // Whoever applies all of it owns all of it, and takes all of it along.
+        let write = managed::Write {
+            ty,
+            manager: "one",
+            api_version: &api_version,
+            subresource: "",
+            reset_fields: None,
+            now: "2026-01-01T00:00:00Z",
+        };
+        let applied = managed::apply(None, &value, false, &write).unwrap_or_else(|e| panic!("{name}: {e}"));
+        same(&applied);
+        let again = managed::apply(Some(&applied), &value, false, &write).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(applied, again, "{name}");
+        let bare = serde_json::json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}});
+        let mut left = managed::apply(Some(&applied), &bare, false, &write).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let metadata = left["metadata"].as_object_mut().unwrap();
+        for unowned in ["uid", "resourceVersion", "generation", "creationTimestamp", "selfLink", "namespace"] {
+            metadata.remove(unowned);
+        }
+        let changes = managed::compare(&bare, &left, ty);
+        assert!(changes.is_empty(), "{name}: {changes:?}");
+    }
 }
 
 /// Without descriptions, required fields in one order.

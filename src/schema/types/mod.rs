@@ -172,6 +172,13 @@ impl Types {
         self.definitions.iter().map(|d| (self.str(d.name), TypeRef { types: self, node: d.node }))
     }
 
+    /// All kinds as group, version, kind, in this order.
+    pub fn kinds(&self) -> impl Iterator<Item = (&str, &str, &str, TypeRef<'_>)> {
+        self.kinds.iter().filter_map(|(group, version, kind, definition)| {
+            Some((self.str(*group), self.str(*version), self.str(*kind), self.definition_ref(*definition)?))
+        })
+    }
+
     /// The kinds that a definition is, as group, version, kind.
     pub fn kinds_of<'t>(&'t self, definition: &str) -> impl Iterator<Item = (&'t str, &'t str, &'t str)> {
         let at = self.definitions.binary_search_by(|d| self.str(d.name).cmp(definition)).ok();
@@ -535,6 +542,7 @@ mod tests {
         assert!(selector.is_atomic());
         let claim = types.named("io.k8s.api.core.v1.PersistentVolumeSpec").unwrap().field("claimRef").unwrap();
         assert!(!claim.as_struct().unwrap().is_atomic());
+        assert!(types.kinds().any(|(g, v, k, _)| (g, v, k) == ("apps", "v1", "Deployment")));
         assert!(types.kind("", "v2", "Pod").is_none());
         assert!(types.named("io.k8s.api.core.v1.Prod").is_none());
     }
