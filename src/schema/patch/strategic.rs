@@ -195,6 +195,7 @@ fn set_element_order(
         if let Some(new) = &new {
             check_order(new, &order, key)?;
         }
+        let deletes = new.iter().flatten().any(|item| item.get(DIRECTIVE).is_some_and(|d| d == "delete"));
         let merged = match (&old, new) {
             (None, None) => continue,
             (Some(old), None) => old.clone(),
@@ -202,10 +203,26 @@ fn set_element_order(
             (Some(old), Some(new)) if meta.merges() => merge_list(old.clone(), new, &meta, false)?,
             (Some(_), Some(new)) => new,
         };
-        let merged = ordered(merged, &order, old.as_deref().unwrap_or_default(), key)?;
+        let mut server_order = old.unwrap_or_default();
+        if deletes {
+            server_order = order_after_deletes(server_order, &merged, key);
+        }
+        let merged = ordered(merged, &order, &server_order, key)?;
         original.insert(name.to_owned(), Value::Array(merged));
     }
     Ok(())
+}
+
+/// The order that upstream takes for the object's own once a patch has deleted elements: those that are left
+/// moved up, and what is new took their places.
+fn order_after_deletes(old: Vec<Value>, merged: &[Value], key: Option<&str>) -> Vec<Value> {
+    let places = old.len();
+    let before = positions(&old, key);
+    let is_new = |item: &&Value| identity(item, key).is_none_or(|id| !before.contains_key(id.as_ref()));
+    let new: Vec<Value> = merged.iter().filter(is_new).cloned().collect();
+    let after = positions(merged, key);
+    let kept = old.iter().filter(|item| identity(item, key).is_some_and(|id| after.contains_key(id.as_ref())));
+    kept.cloned().chain(new).take(places).collect()
 }
 
 /// The elements of a patch's list must come in the order that the patch itself asks for.

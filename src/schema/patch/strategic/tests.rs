@@ -147,6 +147,19 @@ fn element_order_is_kept() {
 }
 
 #[test]
+fn deleting_makes_room_for_what_is_new() {
+    let spec = json!({"containers": [{"name": "a"}, {"name": "b"}, {"name": "d"}]});
+    check(
+        &spec,
+        &json!({
+            "$setElementOrder/containers": [{"name": "b"}, {"name": "c"}],
+            "containers": [{"name": "c"}, {"name": "a", "$patch": "delete"}],
+        }),
+        &json!({"containers": [{"name": "b"}, {"name": "d"}, {"name": "c"}]}),
+    );
+}
+
+#[test]
 fn strange_patches_are_refused_or_harmless() {
     let spec = json!({"containers": [{"name": "a"}], "hostname": "h", "tolerations": [{"key": "k"}]});
     assert!(merged(&spec, &json!({"containers": ["a"]})).unwrap_err().starts_with("list element types"));
