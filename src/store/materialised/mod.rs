@@ -4,11 +4,11 @@
 //! Invariants:
 //! - Nothing depends on it: the log is purged behind snapshots only. At any doubt (an error, a panic, a checksum, the
 //!   hash) it is thrown away and written anew.
-//! - It is written in large batches, each with how far the log was applied and the state's hash, after the log was
-//!   synced that far.
+//! - A checkpoint is valid once its last batch is there, with how far the log was applied and the state's hash; it
+//!   comes after the log was synced that far. One that was interrupted is void.
 //! - It is open only while it is written or loaded: an idle store has no memory, thread or timer for it.
 //!
-//! Limitations: it lags by up to [`CHECKPOINT_BYTES`] of changes. It is not read when the snapshot is whole: reading
+//! Limitations: it lags by [`CHECKPOINT_BYTES`] of changes, or by those of [`CHECKPOINT_PAUSE`]. It is not read when the snapshot is whole: reading
 //! a snapshot takes a fraction of the time.
 
 mod database;
@@ -20,6 +20,7 @@ mod memory;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -33,6 +34,8 @@ pub(crate) use database::Database;
 
 /// Changes of so many bytes make a checkpoint due.
 pub(crate) const CHECKPOINT_BYTES: u64 = 16 << 20;
+/// Shortest pause between two checkpoints: under a storm of writes sled would write and hold many times their bytes.
+const CHECKPOINT_PAUSE: Duration = Duration::from_secs(60);
 /// After so many failures in a row it is left alone until the store is opened again.
 const FAILURES_MAX: u32 = 3;
 
@@ -59,7 +62,7 @@ pub(crate) struct Checkpoint {
 pub(crate) trait Materialised: Send + 'static {
     /// The state at the last checkpoint, if there is one and all of it is as it was written.
     fn load(&mut self) -> Result<Option<(Header, State)>, Doubt>;
-    /// Takes effect as a whole, durably, or not at all; after an error the content is void.
+    /// Durable on return. After an error, or when it is interrupted, the content is void.
     fn checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), Doubt>;
     /// Throws everything away.
     fn discard(&mut self) -> Result<(), Doubt>;
@@ -143,6 +146,10 @@ impl<M: Materialised> Checkpointer<M> {
                     self.watched.forget_changes();
                     failures += 1;
                 }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(CHECKPOINT_PAUSE) => {}
+                () = stopping.cancelled() => return,
             }
         }
     }

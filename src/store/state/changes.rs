@@ -9,7 +9,10 @@ use crate::types::Event;
 use super::{Record, State};
 
 /// Beyond so many bytes it is no longer kept track of; everything is written instead.
-const CHANGES_BYTES_MAX: u64 = 64 << 20;
+const CHANGES_BYTES_MAX: u64 = 32 << 20;
+
+/// What a change weighs beyond its key and value.
+const CHANGE_BYTES: u64 = 128;
 
 /// Names a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ impl Changes {
 
     pub(super) fn put(&mut self, event: &Arc<Event>) {
         if let Changes::Some { put, bytes, .. } = self {
-            *bytes += (event.kv.key.len() + event.kv.value.len()) as u64 + 64;
+            *bytes += (event.kv.key.len() + event.kv.value.len()) as u64 + CHANGE_BYTES;
             put.push(event.clone());
         }
         self.bound();
@@ -50,7 +53,7 @@ impl Changes {
 
     pub(super) fn remove(&mut self, record: &Record) {
         if let Changes::Some { remove, bytes, .. } = self {
-            *bytes += record.kv.key.len() as u64 + 64;
+            *bytes += record.kv.key.len() as u64 + CHANGE_BYTES;
             remove.push(RecordId { revision: record.kv.mod_revision, key: record.kv.key.clone() });
         }
         self.bound();
