@@ -117,7 +117,7 @@ async fn a_damaged_snapshot_is_replaced_by_the_materialised_state_or_refused() {
     close(store, &shutdown).await;
     let (store, shutdown) = open_real(&dir).await;
     // The snapshot reaches as far as the checkpoint, so that the log may be purged up to there and no further.
-    store.inner.snapshots.write(contents_at_checkpoint(&dir)).unwrap();
+    store.inner.snapshots.write(&contents_at_checkpoint(&dir)).unwrap();
     close(store, &shutdown).await;
     let snapshot = std::fs::read_dir(dir.path().join("snapshot")).unwrap().next().unwrap().unwrap().path();
     let mut content = std::fs::read(&snapshot).unwrap();
@@ -261,14 +261,16 @@ async fn a_full_disk_refuses_writes_keeps_reads_and_recovers() {
     let revision = store.revision();
     assert!(written.iter().all(|key| value(&store, key).is_some()));
     assert_eq!(store.range(&KeyRange::prefix("fill/").into()).unwrap().count, written.len(), "nothing half applied");
+    store.inner.raft.trigger().snapshot().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
     store.compact(revision).await.unwrap();
     assert!(store.txn(Txn::put("fill/more", vec![7; 10_000])).await.is_err());
 
     disk.set_quota(None);
     let next = store.txn(Txn::put("after", "2")).await.unwrap();
     assert_eq!(next.revision, revision + 1);
-    while store.status().read_only.is_some() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    while store.status().read_only.is_some() || store.inner.snapshots.current().is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let store = open_fake(&disk.after_power_cut(3), "first").await.unwrap();
     assert_eq!(store.revision(), revision + 1);

@@ -1,6 +1,7 @@
 //! The state machine as openraft wants it: applies batches, makes snapshots and takes them over.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::storage::RaftStateMachine;
 use openraft::{
@@ -17,6 +18,10 @@ use crate::watch::Watched;
 
 /// A snapshot is due when the log has grown by so much, or by the size of the state if that is more.
 const SNAPSHOT_LOG_BYTES: u64 = 64 << 20;
+
+/// Pauses before a snapshot that could not be written is tried again.
+const SNAPSHOT_PAUSE_MIN: Duration = Duration::from_secs(1);
+const SNAPSHOT_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub(crate) struct Machine {
@@ -142,10 +147,19 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         // A snapshot must not know more than the log: what is not synced may still be lost.
         self.log.sync().await;
         let meta = contents.meta.clone();
-        let snapshots = self.snapshots.clone();
-        let written = tokio::task::spawn_blocking(move || snapshots.write(contents)).await;
-        let file = written.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))?;
-        Ok(Snapshot { meta, snapshot: Box::new(file) })
+        let contents = Arc::new(contents);
+        let mut pause = SNAPSHOT_PAUSE_MIN;
+        // To fail would be to stop the store, and the disk may only be full: nothing is lost but time.
+        loop {
+            let (snapshots, contents) = (self.snapshots.clone(), contents.clone());
+            let written = tokio::task::spawn_blocking(move || snapshots.write(&contents)).await;
+            match written.map_err(|error| failed(error.to_string()))? {
+                Ok(file) => return Ok(Snapshot { meta, snapshot: Box::new(file) }),
+                Err(error) => tracing::warn!(%error, ?pause, "a snapshot could not be written; it is tried again"),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(SNAPSHOT_PAUSE_MAX);
+        }
     }
 }
 

@@ -128,7 +128,7 @@ impl Snapshots {
     }
 
     /// Writes a snapshot; on return it is verified and the newest.
-    pub(crate) fn write(&self, contents: Contents) -> io::Result<SnapshotFile> {
+    pub(crate) fn write(&self, contents: &Contents) -> io::Result<SnapshotFile> {
         let temporary = self.dir.join(TEMPORARY);
         let written = self.write_temporary(&temporary, contents);
         if written.is_err() {
@@ -152,13 +152,13 @@ impl Snapshots {
             hash: header.hash,
             records: state.records(),
         };
-        self.write(contents)?;
+        self.write(&contents)?;
         Ok(state)
     }
 
-    fn write_temporary(&self, path: &Path, contents: Contents) -> io::Result<Header> {
+    fn write_temporary(&self, path: &Path, contents: &Contents) -> io::Result<Header> {
         let header = Header {
-            meta: contents.meta,
+            meta: contents.meta.clone(),
             revision: contents.revision,
             compacted: contents.compacted,
             hash: contents.hash,
@@ -175,7 +175,7 @@ impl Snapshots {
         first.extend_from_slice(&block(&serde_json::to_vec(&header)?));
         put(&first)?;
         let mut content = Vec::with_capacity(BLOCK_BYTES * 2);
-        for record in contents.records {
+        for record in &contents.records {
             record.encode(&mut content);
             if content.len() >= BLOCK_BYTES {
                 put(&block(&content))?;
