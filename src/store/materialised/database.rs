@@ -226,7 +226,7 @@ fn give_back_memory() {
     #[expect(unsafe_code, reason = "the allocator's own function has no safe form")]
     // SAFETY: malloc_trim takes any number and may be called from any thread at any time.
     unsafe {
-        libc::malloc_trim(0);
+        nix::libc::malloc_trim(0);
     }
 }
 
