@@ -15,6 +15,7 @@ pub mod quantity;
 pub mod selector;
 pub mod strategy;
 pub mod table;
+pub mod validation;
 
 pub use call::{Answer, Call, EventKind, Options, PatchKind, Resource, Verb, WatchEvent, WatchResult};
 pub use failure::{Cause, Failure, FieldError, Reason};

@@ -75,10 +75,10 @@ impl Column {
 }
 
 /// What kinds without columns of their own show.
-pub const NAME_AND_AGE: &[Column] = &[
+pub const NAME_AND_CREATION: &[Column] = &[
     Column::name(),
     Column {
-        name: Cow::Borrowed("Age"),
+        name: Cow::Borrowed("Created At"),
         kind: Cow::Borrowed("date"),
         format: Cow::Borrowed(""),
         description: Cow::Borrowed("Time since the object was created."),
@@ -86,8 +86,8 @@ pub const NAME_AND_AGE: &[Column] = &[
     },
 ];
 
-/// Cells for [`NAME_AND_AGE`]: the time as it stands, for the client to turn into an age.
-pub fn name_and_age(object: &Value, _now: Timestamp) -> Vec<Value> {
+/// Cells for [`NAME_AND_CREATION`]: the time as it stands, for the client to turn into an age.
+pub fn name_and_creation(object: &Value, _now: Timestamp) -> Vec<Value> {
     let text = |path: &str| Value::from(object.pointer(path).and_then(Value::as_str).unwrap_or_default());
     vec![text("/metadata/name"), text("/metadata/creationTimestamp")]
 }

@@ -7,9 +7,14 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::{failure::FieldError, print::Column};
+use crate::{failure::FieldError, fields::Fields, print::Column};
+
+pub mod convert;
+pub mod kinds;
+pub mod pod;
+pub mod service;
 
 /// How a kind's objects are completed, checked and shown.
 pub trait Strategy: Send + Sync + 'static {
@@ -33,14 +38,19 @@ pub trait Strategy: Send + Sync + 'static {
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value>;
 }
 
+/// Checks an update: the new object, the old one, the subresource.
+pub type UpdateCheck = fn(&Value, &Value, Option<&str>, &mut Vec<FieldError>);
+
 /// The strategy of a built-in kind: a table of functions.
 #[derive(Clone, Copy)]
 pub struct Functions {
     pub default: fn(&mut Value),
-    pub prepare_create: fn(&mut Value),
-    pub prepare_update: fn(&mut Value, &Value, Option<&str>),
+    /// `None` where nothing is reset.
+    pub prepare_create: Option<fn(&mut Value)>,
+    pub prepare_update: Option<fn(&mut Value, &Value, Option<&str>)>,
     pub validate_create: fn(&Value, &mut Vec<FieldError>),
-    pub validate_update: fn(&Value, &Value, Option<&str>, &mut Vec<FieldError>),
+    /// `None` where an update is checked as a create is.
+    pub validate_update: Option<UpdateCheck>,
     pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
     pub to_storage: fn(&mut Value),
     pub to_served: fn(&mut Value),
@@ -52,15 +62,15 @@ impl Functions {
     /// For kinds that have neither defaults nor a status nor rules of their own.
     pub const PLAIN: Functions = Functions {
         default: |_| {},
-        prepare_create: |_| {},
-        prepare_update: |_, _, _| {},
+        prepare_create: None,
+        prepare_update: None,
         validate_create: |_, _| {},
-        validate_update: |_, _, _, _| {},
+        validate_update: None,
         warnings: |_, _| Vec::new(),
         to_storage: |_| {},
         to_served: |_| {},
-        columns: crate::print::NAME_AND_AGE,
-        cells: crate::print::name_and_age,
+        columns: crate::print::NAME_AND_CREATION,
+        cells: crate::print::name_and_creation,
     };
 }
 
@@ -70,11 +80,15 @@ impl Strategy for Functions {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        (self.prepare_create)(object);
+        if let Some(prepare) = self.prepare_create {
+            prepare(object);
+        }
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value, subresource: Option<&str>) {
-        (self.prepare_update)(object, old, subresource);
+        if let Some(prepare) = self.prepare_update {
+            prepare(object, old, subresource);
+        }
     }
 
     fn validate_create(&self, object: &Value, errors: &mut Vec<FieldError>) {
@@ -82,7 +96,11 @@ impl Strategy for Functions {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
-        (self.validate_update)(object, old, subresource, errors);
+        match self.validate_update {
+            Some(validate) => validate(object, old, subresource, errors),
+            None if subresource.is_none() => (self.validate_create)(object, errors),
+            None => {}
+        }
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
@@ -106,11 +124,9 @@ impl Strategy for Functions {
     }
 }
 
-/// Drops the status that the author of a new object sent.
+/// Empties the status that the author of a new object sent.
 pub fn clear_status(object: &mut Value) {
-    if let Some(fields) = object.as_object_mut() {
-        fields.remove("status");
-    }
+    object.set("status", json!({}));
 }
 
 /// Keeps the status on a plain update, and everything but the status on an update of it.
@@ -151,8 +167,6 @@ pub fn keep_all_but(object: &mut Value, old: &Value, names: &[&str]) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -1,7 +1,7 @@
 //! What stands in the request path: admission configuration, priority and fairness.
 
 use super::{Built, global};
-use crate::defaults;
+use crate::{defaults, validation};
 
 pub(super) fn add(rows: &mut Vec<Built>) {
     let admission = |plural, kind| {
@@ -13,6 +13,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         admission("mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding")
             .default(defaults::cluster::admission_policy_binding),
         admission("mutatingwebhookconfigurations", "MutatingWebhookConfiguration")
+            .validate(validation::admission::webhooks)
             .default(defaults::cluster::mutating_webhooks),
         admission("validatingadmissionpolicies", "ValidatingAdmissionPolicy")
             .default(defaults::cluster::admission_policy)
@@ -20,8 +21,13 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         admission("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding")
             .default(defaults::cluster::admission_policy_binding),
         admission("validatingwebhookconfigurations", "ValidatingWebhookConfiguration")
+            .validate(validation::admission::webhooks)
             .default(defaults::cluster::validating_webhooks),
-        flow("flowschemas", "FlowSchema").default(defaults::cluster::flow_schema),
-        flow("prioritylevelconfigurations", "PriorityLevelConfiguration").default(defaults::cluster::priority_level),
+        flow("flowschemas", "FlowSchema")
+            .validate(validation::admission::flow_schema)
+            .default(defaults::cluster::flow_schema),
+        flow("prioritylevelconfigurations", "PriorityLevelConfiguration")
+            .validate(validation::admission::priority_level)
+            .default(defaults::cluster::priority_level),
     ]);
 }

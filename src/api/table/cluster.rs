@@ -1,25 +1,34 @@
 //! The cluster's furniture: network, storage, scheduling, nodes, leases, devices.
 
 use super::{Built, global, namespaced};
-use crate::{defaults, meta::NameRule, selector::SelectableField as Field};
+use crate::{defaults, meta::NameRule, selector::SelectableField as Field, strategy::kinds, validation};
 
 pub(super) fn add(rows: &mut Vec<Built>) {
     let networking = "networking.k8s.io";
     let storage = "storage.k8s.io";
     let resource = "resource.k8s.io";
     rows.extend([
-        namespaced("coordination.k8s.io", "v1", "leases", "Lease").create_on_update().conditional(),
+        namespaced("coordination.k8s.io", "v1", "leases", "Lease")
+            .validate(validation::config::lease)
+            .create_on_update()
+            .conditional(),
         namespaced("coordination.k8s.io", "v1beta1", "leasecandidates", "LeaseCandidate")
             .off()
             .create_on_update()
             .conditional(),
         namespaced("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+            .validate(validation::service::endpoint_slice)
+            .validate_update(validation::service::endpoint_slice_update)
             .default(defaults::service::endpoint_slice)
             .generation(),
         global(networking, "v1", "ingressclasses", "IngressClass")
+            .validate(validation::network::ingress_class)
+            .validate_update(validation::network::ingress_class_update)
             .default(defaults::service::ingress_class)
             .generation(),
         namespaced(networking, "v1", "ingresses", "Ingress")
+            .prepare_create(kinds::ingress_create)
+            .validate(validation::network::ingress)
             .default(defaults::service::ingress)
             .short(&["ing"])
             .key("ingress")
@@ -27,6 +36,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .generation(),
         global(networking, "v1", "ipaddresses", "IPAddress").short(&["ip"]).names(NameRule::IpAddress),
         namespaced(networking, "v1", "networkpolicies", "NetworkPolicy")
+            .validate(validation::network::network_policy)
             .default(defaults::service::network_policy)
             .short(&["netpol"])
             .generation(),
@@ -36,6 +46,8 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .create_on_update()
             .conditional(),
         global("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass")
+            .validate(validation::autoscaling::priority_class)
+            .validate_update(validation::autoscaling::priority_class_update)
             .default(defaults::cluster::priority_class)
             .short(&["pc"])
             .generation(),
@@ -43,12 +55,21 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::storage::csi_driver)
             .conditional()
             .generation(),
-        global(storage, "v1", "csinodes", "CSINode").default(defaults::storage::csi_node).conditional(),
+        global(storage, "v1", "csinodes", "CSINode")
+            .validate(validation::storage::csi_node)
+            .default(defaults::storage::csi_node)
+            .conditional(),
         namespaced(storage, "v1", "csistoragecapacities", "CSIStorageCapacity")
             .default(defaults::storage::capacity)
             .conditional(),
-        global(storage, "v1", "storageclasses", "StorageClass").default(defaults::storage::class).short(&["sc"]),
+        global(storage, "v1", "storageclasses", "StorageClass")
+            .validate(validation::storage::class)
+            .validate_update(validation::storage::class_update)
+            .default(defaults::storage::class)
+            .short(&["sc"]),
         global(storage, "v1", "volumeattachments", "VolumeAttachment")
+            .validate(validation::storage::attachment)
+            .validate_update(validation::storage::attachment_update)
             .default(defaults::storage::attachment)
             .conditional()
             .status(),

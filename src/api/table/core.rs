@@ -1,7 +1,14 @@
 //! The core group and its events.
 
 use super::{ALL_VERBS, Built, CREATE, CREATE_GET, GET, PROXY, UPDATE, global, namespaced};
-use crate::{call::Verb, defaults, meta::NameRule, selector::SelectableField as Field};
+use crate::{
+    call::Verb,
+    defaults,
+    meta::NameRule,
+    selector::SelectableField as Field,
+    strategy::{convert, kinds, pod, service},
+    validation,
+};
 
 /// Namespaces are deleted one by one.
 const NO_DELETE_COLLECTION: &[Verb] =
@@ -53,15 +60,32 @@ pub(super) fn add(rows: &mut Vec<Built>) {
     rows.extend([
         core("bindings", "Binding").computed(CREATE),
         wide("componentstatuses", "ComponentStatus").computed(&[Verb::Get, Verb::List]).short(&["cs"]),
-        core("configmaps", "ConfigMap").short(&["cm"]),
+        core("configmaps", "ConfigMap")
+            .validate(validation::config::config_map)
+            .validate_update(validation::config::config_map_update)
+            .short(&["cm"]),
         core("endpoints", "Endpoints")
+            .validate(validation::service::endpoints)
             .short(&["ep"])
             .key("services/endpoints")
             .create_on_update()
             .default(defaults::service::endpoints),
-        core("events", "Event").default(defaults::config::event).short(&["ev"]).select(EVENT_FIELDS).create_on_update(),
-        core("limitranges", "LimitRange").short(&["limits"]).create_on_update().default(defaults::config::limit_range),
+        core("events", "Event")
+            .validate(validation::config::event)
+            .default(defaults::config::event)
+            .short(&["ev"])
+            .select(EVENT_FIELDS)
+            .create_on_update(),
+        core("limitranges", "LimitRange")
+            .validate(validation::config::limit_range)
+            .short(&["limits"])
+            .create_on_update()
+            .default(defaults::config::limit_range),
         wide("namespaces", "Namespace")
+            .prepare_create(kinds::namespace_create)
+            .prepare_update(kinds::namespace_update)
+            .validate(validation::config::namespace)
+            .validate_update(validation::config::namespace_update)
             .verbs(NO_DELETE_COLLECTION)
             .short(&["ns"])
             .sub("finalize", ["", "", "Namespace"], UPDATE)
@@ -70,6 +94,9 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .select(&[Field::text("status.phase")])
             .default(defaults::config::namespace),
         wide("nodes", "Node")
+            .prepare_create(|_| {})
+            .validate(validation::node::node)
+            .validate_update(validation::node::node_update)
             .short(&["no"])
             .key("minions")
             .sub("proxy", ["", "", "NodeProxyOptions"], PROXY)
@@ -77,11 +104,25 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .select(&[Field::boolean("spec.unschedulable")])
             .default(defaults::config::node),
         core("persistentvolumeclaims", "PersistentVolumeClaim")
+            .prepare_create(kinds::pending)
+            .validate(validation::storage::claim)
+            .validate_update(validation::storage::claim_update)
             .short(&["pvc"])
             .status()
             .default(defaults::storage::claim),
-        wide("persistentvolumes", "PersistentVolume").short(&["pv"]).status().default(defaults::storage::volume),
+        wide("persistentvolumes", "PersistentVolume")
+            .prepare_create(kinds::pending)
+            .validate(validation::storage::volume)
+            .validate_update(validation::storage::volume_update)
+            .short(&["pv"])
+            .status()
+            .default(defaults::storage::volume),
         core("pods", "Pod")
+            .prepare_create(pod::prepare_create)
+            .prepare_update(pod::prepare_update)
+            .validate(validation::pod::create)
+            .validate_update(validation::pod::update)
+            .warn(pod::warnings)
             .short(&["po"])
             .category("all")
             .sub("attach", ["", "", "PodAttachOptions"], CREATE_GET)
@@ -97,8 +138,13 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .generation()
             .select(POD_FIELDS)
             .default(defaults::pod::pod),
-        core("podtemplates", "PodTemplate").generation().default(defaults::pod::pod_template),
+        core("podtemplates", "PodTemplate")
+            .validate(validation::pod::pod_template)
+            .generation()
+            .default(defaults::pod::pod_template),
         core("replicationcontrollers", "ReplicationController")
+            .prepare_update(kinds::workload_update)
+            .validate(validation::apps::replication_controller)
             .short(&["rc"])
             .category("all")
             .key("controllers")
@@ -107,14 +153,27 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .generation()
             .select(&[Field::number("status.replicas")])
             .default(defaults::apps::replication_controller),
-        core("resourcequotas", "ResourceQuota").short(&["quota"]).status().default(defaults::config::resource_quota),
-        core("secrets", "Secret").select(&[Field::text("type")]).default(defaults::config::secret),
+        core("resourcequotas", "ResourceQuota")
+            .validate(validation::config::resource_quota)
+            .validate_update(validation::config::resource_quota_update)
+            .short(&["quota"])
+            .status()
+            .default(defaults::config::resource_quota),
+        core("secrets", "Secret")
+            .validate(validation::config::secret)
+            .validate_update(validation::config::secret_update)
+            .select(&[Field::text("type")])
+            .default(defaults::config::secret),
         core("serviceaccounts", "ServiceAccount").short(&["sa"]).sub(
             "token",
             ["authentication.k8s.io", "v1", "TokenRequest"],
             CREATE,
         ),
         core("services", "Service")
+            .prepare_create(service::prepare_create)
+            .prepare_update(service::prepare_update)
+            .validate(validation::service::service)
+            .validate_update(validation::service::service_update)
             .short(&["svc"])
             .category("all")
             .key("services/specs")
@@ -125,6 +184,8 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .select(&[Field::text("spec.clusterIP"), Field::text("spec.type")])
             .default(defaults::service::service),
         namespaced("events.k8s.io", "v1", "events", "Event")
+            .convert(convert::event_to_core, convert::event_from_core)
+            .validate(validation::config::new_event)
             .short(&["ev"])
             .verbs(ALL_VERBS)
             .stored_as("", "v1", "events")

@@ -1,11 +1,14 @@
 //! How the API itself grows: custom resource definitions and aggregated servers.
 
 use super::{Built, global};
-use crate::defaults;
+use crate::{defaults, meta::NameRule, strategy::kinds, validation};
 
 pub(super) fn add(rows: &mut Vec<Built>) {
     rows.extend([
         global("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition")
+            .prepare_create(kinds::definition_create)
+            .validate(validation::admission::definition)
+            .validate_update(validation::admission::definition_update)
             .default(defaults::cluster::custom_resource_definition)
             .short(&["crd", "crds"])
             .category("api-extensions")
@@ -14,6 +17,8 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .generation()
             .conditional(),
         global("apiregistration.k8s.io", "v1", "apiservices", "APIService")
+            .names(NameRule::PathSegment)
+            .validate(validation::admission::api_service)
             .default(defaults::cluster::api_service)
             .category("api-extensions")
             .key("apiregistration.k8s.io/apiservices")

@@ -174,8 +174,8 @@ impl Row {
         self.strategy.default(object);
     }
 
-    /// Resets what an author may not set. Identity (uid, creation time, a generated name) is the caller's to set
-    /// afterwards, with [`meta::begin`].
+    /// Resets what an author may not set. The caller gives the object its identity (uid, creation time, a generated
+    /// name) before, with [`meta::begin`]: some kinds derive fields from it.
     pub fn prepare_create(&self, object: &mut Value) {
         self.strategy.prepare_create(object);
         meta::prepare_create(object, self.generation);
@@ -322,8 +322,8 @@ impl Built {
 
     /// A status that only its subresource sets.
     fn status(mut self) -> Built {
-        self.functions.prepare_create = strategy::clear_status;
-        self.functions.prepare_update = strategy::isolate_status;
+        self.functions.prepare_create.get_or_insert(strategy::clear_status);
+        self.functions.prepare_update.get_or_insert(strategy::isolate_status);
         self.view("status")
     }
 
@@ -373,8 +373,45 @@ impl Built {
         self
     }
 
+    fn counts(mut self, generation: meta::Generation) -> Built {
+        self.row.generation = generation;
+        self
+    }
+
     fn names(mut self, rule: meta::NameRule) -> Built {
         self.row.name_rule = rule;
+        self
+    }
+
+    fn prepare_create(mut self, prepare: fn(&mut Value)) -> Built {
+        self.functions.prepare_create = Some(prepare);
+        self
+    }
+
+    fn prepare_update(mut self, prepare: fn(&mut Value, &Value, Option<&str>)) -> Built {
+        self.functions.prepare_update = Some(prepare);
+        self
+    }
+
+    fn validate(mut self, validate: fn(&Value, &mut Vec<FieldError>)) -> Built {
+        self.functions.validate_create = validate;
+        self
+    }
+
+    /// What is checked on an update, where that is not just what is checked on a create.
+    fn validate_update(mut self, validate: fn(&Value, &Value, Option<&str>, &mut Vec<FieldError>)) -> Built {
+        self.functions.validate_update = Some(validate);
+        self
+    }
+
+    fn warn(mut self, warnings: fn(&Value, Option<&Value>) -> Vec<String>) -> Built {
+        self.functions.warnings = warnings;
+        self
+    }
+
+    fn convert(mut self, to_storage: fn(&mut Value), to_served: fn(&mut Value)) -> Built {
+        self.functions.to_storage = to_storage;
+        self.functions.to_served = to_served;
         self
     }
 

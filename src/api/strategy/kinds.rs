@@ -1,0 +1,181 @@
+//! The smaller peculiarities of other kinds.
+
+use serde_json::{Value, json};
+
+use super::{clear_status, isolate_status, keep, keep_all_but};
+use crate::fields::Fields;
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+/// A namespace is active and goes only when its content is gone.
+pub fn namespace_create(object: &mut Value) {
+    object.set("status", json!({"phase": "Active"}));
+    if let Some(spec) = object.object("spec") {
+        let finalizers = spec.list("finalizers");
+        if !finalizers.iter().any(|one| one == "kubernetes") {
+            let mut all = finalizers.to_vec();
+            all.push(json!("kubernetes"));
+            spec.set("finalizers", all);
+        }
+    }
+}
+
+pub fn namespace_update(object: &mut Value, old: &Value, subresource: Option<&str>) {
+    match subresource {
+        Some("finalize") => keep_all_but(object, old, &["metadata", "spec"]),
+        Some("status") => keep_all_but(object, old, &["metadata", "status"]),
+        _ => {
+            keep(object, old, "status");
+            if let Some(spec) = object.object("spec") {
+                keep(spec, old.part("spec"), "finalizers");
+            }
+        }
+    }
+}
+
+pub fn pending(object: &mut Value) {
+    object.set("status", json!({"phase": "Pending"}));
+}
+
+pub fn ingress_create(object: &mut Value) {
+    object.set("status", json!({"loadBalancer": {}}));
+}
+
+/// The labels of workloads are the owner's, not the status writer's.
+pub fn workload_update(object: &mut Value, old: &Value, subresource: Option<&str>) {
+    isolate_status(object, old, subresource);
+    if subresource == Some("status")
+        && let Some(metadata) = object.object("metadata")
+    {
+        keep(metadata, old.part("metadata"), "labels");
+    }
+}
+
+pub fn daemon_set_create(object: &mut Value) {
+    clear_status(object);
+    template_generation(object, 1);
+}
+
+/// Counts the changes of the template, which pods carry as a label.
+pub fn daemon_set_update(object: &mut Value, old: &Value, subresource: Option<&str>) {
+    workload_update(object, old, subresource);
+    let before = old.part("metadata").part("annotations").text(TEMPLATE_GENERATION).parse().unwrap_or(1);
+    let changed = object.part("spec").part("template") != old.part("spec").part("template");
+    template_generation(object, before + i64::from(changed));
+}
+
+fn template_generation(object: &mut Value, generation: i64) {
+    if let Some(annotations) = object.object("metadata").and_then(|metadata| metadata.object("annotations")) {
+        annotations.set(TEMPLATE_GENERATION, generation.to_string());
+    }
+}
+
+/// A Job that is not selected by hand selects by its own uid, with which it labels its pods.
+pub fn job_create(object: &mut Value) {
+    clear_status(object);
+    let uid = object.part("metadata").text("uid").to_owned();
+    let name = object.part("metadata").text("name").to_owned();
+    let Some(spec) = object.object("spec") else { return };
+    if spec.flag("manualSelector") || uid.is_empty() {
+        return;
+    }
+    let labels = spec
+        .object("template")
+        .and_then(|template| template.object("metadata"))
+        .and_then(|metadata| metadata.object("labels"));
+    if let Some(labels) = labels {
+        for key in ["controller-uid", "batch.kubernetes.io/controller-uid"] {
+            labels.set(key, uid.as_str());
+        }
+        for key in ["job-name", "batch.kubernetes.io/job-name"] {
+            labels.set(key, name.as_str());
+        }
+    }
+    if let Some(labels) = spec.object("selector").and_then(|selector| selector.object("matchLabels")) {
+        labels.set("batch.kubernetes.io/controller-uid", uid);
+    }
+}
+
+/// Approval and denial have their own subresource; the status has the certificate.
+pub fn signing_request_update(object: &mut Value, old: &Value, subresource: Option<&str>) {
+    let decides = |condition: &Value| matches!(condition.text("type"), "Approved" | "Denied");
+    match subresource {
+        Some("approval") => {
+            let conditions = object.part("status").list("conditions").to_vec();
+            keep_all_but(object, old, &["metadata"]);
+            if let Some(status) = object.object("status") {
+                status.set("conditions", conditions);
+            }
+        }
+        Some("status") => {
+            keep_all_but(object, old, &["metadata", "status"]);
+            if let Some(status) = object.object("status") {
+                let mut conditions: Vec<Value> =
+                    old.part("status").list("conditions").iter().filter(|one| decides(one)).cloned().collect();
+                conditions.extend(status.list("conditions").iter().filter(|one| !decides(one)).cloned());
+                if !conditions.is_empty() {
+                    status.set("conditions", conditions);
+                }
+            }
+        }
+        _ => {
+            keep(object, old, "spec");
+            keep(object, old, "status");
+        }
+    }
+}
+
+/// The versions that are stored begin with the one that is.
+pub fn definition_create(object: &mut Value) {
+    clear_status(object);
+    crate::defaults::cluster::custom_resource_definition(object);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_selects_its_own_pods() {
+        let mut job = json!({"metadata": {"name": "j", "uid": "u-1"}, "spec": {"template": {"spec": {}}}});
+        job_create(&mut job);
+        assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u-1"}}));
+        let labels = &job["spec"]["template"]["metadata"]["labels"];
+        assert_eq!((&labels["job-name"], &labels["controller-uid"]), (&json!("j"), &json!("u-1")));
+    }
+
+    #[test]
+    fn templates_are_counted() {
+        let mut set = json!({"metadata": {"name": "d"}, "spec": {"template": 1}});
+        daemon_set_create(&mut set);
+        let mut new = set.clone();
+        new["spec"]["template"] = json!(2);
+        daemon_set_update(&mut new, &set, None);
+        assert_eq!(new["metadata"]["annotations"][TEMPLATE_GENERATION], "2");
+    }
+
+    #[test]
+    fn only_finalize_finalizes() {
+        let mut namespace = json!({"metadata": {"name": "n"}});
+        namespace_create(&mut namespace);
+        assert_eq!(namespace["spec"]["finalizers"], json!(["kubernetes"]));
+        let mut update = json!({"metadata": {"name": "n"}, "spec": {}});
+        namespace_update(&mut update, &namespace, None);
+        assert_eq!(update["spec"]["finalizers"], json!(["kubernetes"]));
+        let mut end = json!({"metadata": {"name": "n"}, "spec": {"finalizers": []}});
+        namespace_update(&mut end, &namespace, Some("finalize"));
+        assert_eq!(end["spec"]["finalizers"], json!([]));
+    }
+
+    #[test]
+    fn approval_and_certificate_do_not_mix() {
+        let old = json!({"metadata": {}, "spec": {}, "status": {"conditions": [{"type": "Approved"}]}});
+        let mut issued = json!({"metadata": {}, "spec": {"x": 1}, "status": {"certificate": "c", "conditions": []}});
+        signing_request_update(&mut issued, &old, Some("status"));
+        assert_eq!(issued["status"], json!({"certificate": "c", "conditions": [{"type": "Approved"}]}));
+        let mut denied =
+            json!({"metadata": {}, "status": {"certificate": "forged", "conditions": [{"type": "Denied"}]}});
+        signing_request_update(&mut denied, &old, Some("approval"));
+        assert_eq!(denied["status"], json!({"conditions": [{"type": "Denied"}]}));
+    }
+}

@@ -1,0 +1,281 @@
+//! Jobs and CronJobs. Success and failure policies are checked in outline only.
+
+use serde_json::Value;
+
+use super::{Check, labels, pod, same};
+use crate::{failure::FieldError, fields::Fields, path::Path};
+
+const INDEXED_PARALLELISM_MAX: i64 = 100_000;
+
+pub fn job(object: &Value, errors: &mut Vec<FieldError>) {
+    let check = &mut Check { errors };
+    let root = Path::Root;
+    let path = root.field("spec");
+    let spec = object.part("spec");
+    job_spec(check, spec, &path);
+    match spec.at("selector") {
+        None => check.required(&path.field("selector"), ""),
+        Some(selector) => {
+            labels::selector(check, selector, &path.field("selector"));
+            labels::matches_template(check, spec, &path);
+        }
+    }
+}
+
+fn job_spec(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
+    for name in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ] {
+        check.not_negative(spec, path, name);
+    }
+    if spec.has("maxFailedIndexes") && !spec.has("backoffLimitPerIndex") {
+        check.required(&path.field("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
+    }
+    check.one_of(spec, path, "completionMode", &["NonIndexed", "Indexed"]);
+    if spec.text("completionMode") == "Indexed" {
+        if !spec.has("completions") {
+            check.required(&path.field("completions"), "when completion mode is Indexed");
+        }
+        if let Some(parallelism) = spec.int("parallelism").filter(|&count| count > INDEXED_PARALLELISM_MAX) {
+            let text =
+                format!("must be less than or equal to {INDEXED_PARALLELISM_MAX} when completion mode is Indexed");
+            check.invalid(&path.field("parallelism"), &parallelism.into(), &text);
+        }
+    } else {
+        for name in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
+            if let Some(value) = spec.at(name) {
+                check.invalid(&path.field(name), value, "requires indexed completion mode");
+            }
+        }
+    }
+    check.one_of(spec, path, "podReplacementPolicy", &["Failed", "TerminatingOrFailed"]);
+    if spec.has("podFailurePolicy") && spec.text("podReplacementPolicy") == "TerminatingOrFailed" {
+        let supported = &["Failed"];
+        check.not_supported(&path.field("podReplacementPolicy"), spec.part("podReplacementPolicy"), supported);
+    }
+    pod::template(check, spec, path);
+    let restart = spec.part("template").part("spec").text("restartPolicy");
+    let path = path.field("template");
+    let path = path.field("spec");
+    let path = path.field("restartPolicy");
+    match restart {
+        "" | "Always" => check.required(&path, "valid values: \"OnFailure\", \"Never\""),
+        "OnFailure" | "Never" => {
+            if spec.has("podFailurePolicy") && restart != "Never" {
+                let text = "only \"Never\" is supported when podFailurePolicy is specified";
+                check.invalid(&path, &restart.into(), text);
+            }
+        }
+        _ => check.not_supported(&path, &restart.into(), &["OnFailure", "Never"]),
+    }
+}
+
+pub fn job_update(object: &Value, old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
+    if subresource == Some("status") {
+        return job_status(object, old, errors);
+    }
+    job(object, errors);
+    let check = &mut Check { errors };
+    let root = Path::Root;
+    let path = root.field("spec");
+    let (new, before) = (object.part("spec"), old.part("spec"));
+    if new.text("completionMode") == "Indexed" {
+        let changed = new.int("completions") != before.int("completions");
+        if changed && new.int("completions") != new.int("parallelism") {
+            let text = "can only be modified in tandem with spec.parallelism";
+            check.invalid(&path.field("completions"), new.part("completions"), text);
+        }
+    } else {
+        check.unchanged(new, before, &path, "completions");
+    }
+    let names =
+        ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"];
+    for name in names {
+        check.unchanged(new, before, &path, name);
+    }
+    // A Job that has not begun may still choose where its pods go.
+    let suspended = before.flag("suspend") && !old.part("status").has("startTime");
+    let alike = if suspended {
+        same(&frozen(new.part("template")), &frozen(before.part("template")))
+    } else {
+        same(new.part("template"), before.part("template"))
+    };
+    if !alike {
+        check.invalid(&path.field("template"), new.part("template"), super::IMMUTABLE);
+    }
+}
+
+/// What of a template is for good even before its first pod.
+fn frozen(template: &Value) -> Value {
+    let mut frozen = template.clone();
+    if let Some(metadata) = frozen.object("metadata") {
+        metadata.unset("annotations");
+        metadata.unset("labels");
+    }
+    if let Some(spec) = frozen.object("spec") {
+        for name in ["nodeSelector", "tolerations", "schedulingGates"] {
+            spec.unset(name);
+        }
+        if let Some(affinity) = spec.at_mut("affinity") {
+            affinity.unset("nodeAffinity");
+        }
+        for container in spec.list_mut("containers") {
+            container.unset("resources");
+        }
+    }
+    frozen
+}
+
+fn job_status(object: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+    let check = &mut Check { errors };
+    let root = Path::Root;
+    let path = root.field("status");
+    let status = object.part("status");
+    for name in ["active", "succeeded", "failed", "ready", "terminating"] {
+        check.not_negative(status, &path, name);
+    }
+    let holds = |object: &Value, kind: &str| {
+        let conditions = object.part("status").list("conditions");
+        conditions.iter().any(|one| one.text("type") == kind && one.text("status") == "True")
+    };
+    let conditions = path.field("conditions");
+    for kind in ["Failed", "Complete", "FailureTarget"] {
+        if holds(old, kind) && !holds(object, kind) {
+            let text = format!("cannot disable the terminal {kind}=True condition");
+            check.invalid(&conditions, status.part("conditions"), &text);
+        }
+    }
+    if holds(object, "Complete") && holds(object, "Failed") {
+        let text = "cannot set Complete=True and Failed=true conditions";
+        check.invalid(&conditions, status.part("conditions"), text);
+    }
+    if status.has("completionTime") && !holds(object, "Complete") {
+        let text = "cannot set completionTime when there is no Complete=True condition";
+        check.invalid(&path.field("completionTime"), status.part("completionTime"), text);
+    }
+}
+
+pub fn cron_job(object: &Value, errors: &mut Vec<FieldError>) {
+    let check = &mut Check { errors };
+    let root = Path::Root;
+    let path = root.field("spec");
+    let spec = object.part("spec");
+    let schedule = spec.text("schedule");
+    if check.text(spec, &path, "schedule") {
+        if schedule.contains("TZ") {
+            let text = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+            check.invalid(&path.field("schedule"), &schedule.into(), text);
+        } else if let Err(text) = cron_schedule(schedule) {
+            check.invalid(&path.field("schedule"), &schedule.into(), &text);
+        }
+    }
+    check.not_negative(spec, &path, "startingDeadlineSeconds");
+    if let Some(zone) = spec.at("timeZone") {
+        let text = zone.as_str().unwrap_or_default();
+        let known = |part: &str| {
+            !matches!(part, "." | "..")
+                && !part.starts_with('-')
+                && !part.is_empty()
+                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_+".contains(&byte))
+        };
+        if text.is_empty() {
+            check.invalid(&path.field("timeZone"), zone, "timeZone must be nil or non-empty string");
+        } else if text.eq_ignore_ascii_case("local") {
+            let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+            check.invalid(&path.field("timeZone"), zone, detail);
+        } else if !text.split('/').all(known) {
+            check.invalid(&path.field("timeZone"), zone, &format!("unknown time zone {text}"));
+        }
+    }
+    check.choice(spec, &path, "concurrencyPolicy", &["Allow", "Forbid", "Replace"]);
+    let template = path.field("jobTemplate");
+    let job_path = template.field("spec");
+    let job = spec.part("jobTemplate").part("spec");
+    job_spec(check, job, &job_path);
+    if job.flag("manualSelector") {
+        check.not_supported(&job_path.field("manualSelector"), &true.into(), &["nil", "false"]);
+    }
+    for name in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+        check.not_negative(spec, &path, name);
+    }
+}
+
+/// The five fields of a schedule, or one of the names that stand for some. What is wrong is said as the library
+/// that upstream uses says it.
+fn cron_schedule(schedule: &str) -> Result<(), String> {
+    const NAMES: &[&str] = &["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+    const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+    if NAMES.contains(&schedule) || schedule.strip_prefix("@every ").is_some_and(|every| !every.trim().is_empty()) {
+        return Ok(());
+    }
+    if schedule.starts_with('@') {
+        return Err(format!("unrecognized descriptor: {schedule}"));
+    }
+    let fields: Vec<&str> = schedule.split_whitespace().collect();
+    if fields.len() != 5 {
+        let listed = fields.join(" ");
+        return Err(format!("expected exactly 5 fields, found {}: [{listed}]", fields.len()));
+    }
+    let bounds: [(i64, i64, &[&str], i64); 5] =
+        [(0, 59, &[], 0), (0, 23, &[], 0), (1, 31, &[], 0), (1, 12, MONTHS, 1), (0, 6, DAYS, 0)];
+    for (field, (min, max, names, base)) in fields.into_iter().zip(bounds) {
+        let number = |text: &str| -> Result<i64, String> {
+            let lower = text.to_ascii_lowercase();
+            if let Some(index) = names.iter().position(|name| *name == lower) {
+                return Ok(base + i64::try_from(index).unwrap_or_default());
+            }
+            text.parse::<i64>().ok().filter(|number| *number >= 0).ok_or_else(|| {
+                format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax")
+            })
+        };
+        for part in field.split(',').filter(|part| !part.is_empty()) {
+            let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
+            let (low, high) = match range.split_once('-') {
+                _ if matches!(range, "*" | "?") => (min, max),
+                Some((low, high)) => (number(low)?, number(high)?),
+                None => {
+                    let low = number(range)?;
+                    (low, if step.is_some() { max } else { low })
+                }
+            };
+            if low < min {
+                return Err(format!("beginning of range ({low}) below minimum ({min}): {part}"));
+            }
+            if high > max {
+                return Err(format!("end of range ({high}) above maximum ({max}): {part}"));
+            }
+            if low > high {
+                return Err(format!("beginning of range ({low}) beyond end of range ({high}): {part}"));
+            }
+            if let Some(step) = step
+                && number(step)? == 0
+            {
+                return Err(format!("step of range should be a positive number: {part}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules_are_read() {
+        for good in ["* * * * *", "*/5 0-6 1,15 jan-mar MON", "@daily", "@every 1h", "0 0 ? * *"] {
+            assert_eq!(cron_schedule(good), Ok(()), "{good}");
+        }
+        assert_eq!(cron_schedule("* * *").unwrap_err(), "expected exactly 5 fields, found 3: [* * *]");
+        assert_eq!(cron_schedule("60 * * * *").unwrap_err(), "end of range (60) above maximum (59): 60");
+        assert!(cron_schedule("a * * * *").unwrap_err().starts_with("failed to parse int from a"));
+        assert!(cron_schedule("*/0 * * * *").is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! What an object must be to be stored, kind by kind, with upstream's field paths, reasons and texts.
+//!
+//! Objects come here defaulted, with known fields of the right JSON types (the schema's work); a field of another
+//! type counts as missing. Rules of kinds that few write by hand are the essential ones only; each file says which.
+
+use serde_json::Value;
+
+use crate::{failure::FieldError, fields::Fields, format, path::Path, quantity::Quantity};
+
+pub mod admission;
+pub mod apps;
+pub mod authorization;
+pub mod autoscaling;
+pub mod batch;
+pub mod config;
+pub mod container;
+pub mod labels;
+pub mod network;
+pub mod node;
+pub mod placement;
+pub mod pod;
+pub mod resources;
+pub mod service;
+pub mod storage;
+pub mod volumes;
+
+pub(crate) const IMMUTABLE: &str = "field is immutable";
+const NEGATIVE: &str = "must be greater than or equal to 0";
+
+/// Where findings are collected, with the checks that every kind needs.
+pub(crate) struct Check<'e> {
+    pub errors: &'e mut Vec<FieldError>,
+}
+
+impl Check<'_> {
+    pub fn required(&mut self, path: &Path<'_>, detail: &str) {
+        self.errors.push(FieldError::required(path, detail));
+    }
+
+    pub fn invalid(&mut self, path: &Path<'_>, value: &Value, detail: &str) {
+        self.errors.push(FieldError::invalid(path, value, detail));
+    }
+
+    pub fn forbidden(&mut self, path: &Path<'_>, detail: &str) {
+        self.errors.push(FieldError::forbidden(path, detail));
+    }
+
+    pub fn duplicate(&mut self, path: &Path<'_>, value: &Value) {
+        self.errors.push(FieldError::duplicate(path, value));
+    }
+
+    pub fn not_found(&mut self, path: &Path<'_>, value: &Value) {
+        self.errors.push(FieldError::not_found(path, value));
+    }
+
+    pub fn not_supported(&mut self, path: &Path<'_>, value: &Value, supported: &[&str]) {
+        self.errors.push(FieldError::not_supported(path, value, supported));
+    }
+
+    /// What a format check found.
+    pub fn found(&mut self, path: &Path<'_>, value: &str, findings: Vec<String>) {
+        for finding in findings {
+            self.errors.push(FieldError::invalid(path, &Value::from(value), &finding));
+        }
+    }
+
+    /// A field that must not be empty.
+    pub fn text(&mut self, holder: &Value, path: &Path<'_>, name: &str) -> bool {
+        let empty = holder.text(name).is_empty();
+        if empty {
+            self.required(&path.field(name), "");
+        }
+        !empty
+    }
+
+    /// A field that may be missing and is not below zero.
+    pub fn not_negative(&mut self, holder: &Value, path: &Path<'_>, name: &str) {
+        if let Some(number) = holder.int(name).filter(|&number| number < 0) {
+            self.invalid(&path.field(name), &number.into(), NEGATIVE);
+        }
+    }
+
+    pub fn in_range(&mut self, holder: &Value, path: &Path<'_>, name: &str, min: i64, max: i64) {
+        if let Some(number) = holder.int(name).filter(|number| !(min..=max).contains(number)) {
+            self.invalid(&path.field(name), &number.into(), &format::range_text(min, max));
+        }
+    }
+
+    /// One of `supported`, if it is there.
+    pub fn one_of(&mut self, holder: &Value, path: &Path<'_>, name: &str, supported: &[&str]) {
+        if let Some(value) = holder.at(name)
+            && !value.as_str().is_some_and(|text| supported.contains(&text))
+        {
+            self.not_supported(&path.field(name), value, supported);
+        }
+    }
+
+    /// One of `supported`, and there.
+    pub fn choice(&mut self, holder: &Value, path: &Path<'_>, name: &str, supported: &[&str]) {
+        if self.text(holder, path, name) {
+            self.one_of(holder, path, name, supported);
+        }
+    }
+
+    /// The same as before, where it was set before or is now.
+    pub fn unchanged(&mut self, new: &Value, old: &Value, path: &Path<'_>, name: &str) {
+        if !same(new.part(name), old.part(name)) {
+            self.invalid(&path.field(name), new.part(name), IMMUTABLE);
+        }
+    }
+
+    /// A number that is not negative, or a percentage.
+    pub fn int_or_percent(&mut self, holder: &Value, path: &Path<'_>, name: &str) {
+        match holder.at(name) {
+            Some(Value::String(text)) => self.found(&path.field(name), text, format::percent(text)),
+            Some(_) => self.not_negative(holder, path, name),
+            None => {}
+        }
+    }
+
+    pub fn at_most_100_percent(&mut self, holder: &Value, path: &Path<'_>, name: &str) {
+        let value = holder.part(name);
+        if crate::int_or_string::percent(value).is_some_and(|percent| percent > 100) {
+            self.invalid(&path.field(name), value, "must not be greater than 100%");
+        }
+    }
+
+    /// A port by number or by name.
+    pub fn port(&mut self, holder: &Value, path: &Path<'_>, name: &str) {
+        match holder.part(name) {
+            Value::String(text) => self.found(&path.field(name), text, format::port_name(text)),
+            number => {
+                let port = number.as_i64().unwrap_or_default();
+                for finding in format::port_number(port) {
+                    self.invalid(&path.field(name), &port.into(), &finding);
+                }
+            }
+        }
+    }
+
+    /// A quantity that can be read and is not negative.
+    pub fn quantity(&mut self, path: &Path<'_>, value: &Value) -> Option<Quantity> {
+        match Quantity::from_value(value) {
+            Ok(quantity) if quantity.is_negative() => {
+                self.invalid(path, value, NEGATIVE);
+                None
+            }
+            Ok(quantity) => Some(quantity),
+            Err(error) => {
+                self.invalid(path, value, &error.to_string());
+                None
+            }
+        }
+    }
+}
+
+/// Equal as Go compares API objects: what is missing, null or empty is the same.
+pub(crate) fn same(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Object(left_fields), Value::Object(right_fields)) => {
+            left_fields.iter().all(|(name, value)| same(value, right.part(name)))
+                && right_fields.iter().all(|(name, value)| left_fields.contains_key(name) || is_empty(value))
+        }
+        (Value::Array(left), Value::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
+        }
+        _ => left == right || (is_empty(left) && is_empty(right)),
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
+/// What an integer or percentage counts as when it is only asked whether it is zero.
+pub(crate) fn is_zero(value: &Value) -> bool {
+    crate::int_or_string::percent(value).or(value.as_i64()).unwrap_or_default() == 0
+}
+
+#[cfg(test)]
+mod tests;
