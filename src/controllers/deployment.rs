@@ -107,10 +107,9 @@ impl Deployments {
             Some(_) => {}
             None => {
                 for deployment in self.deployments.list_in(namespace) {
-                    let selects = deployment
-                        .spec
-                        .as_ref()
-                        .is_some_and(|spec| select::matches(&spec.selector, set.metadata.labels.as_ref()));
+                    let selects = deployment.spec.as_ref().is_some_and(|spec| {
+                        select::compiled(&spec.selector).matches_labels(set.metadata.labels.as_ref())
+                    });
                     if selects {
                         queue.add(Key::of(&*deployment));
                     }
@@ -136,7 +135,7 @@ impl Deployments {
         let Some(deployment) = self.deployments.get_key(&key) else { return Ok(None) };
         let mut deployment = Deployment::clone(&deployment);
         let Some(spec) = deployment.spec.clone() else { return Ok(None) };
-        if select::is_empty(&spec.selector) {
+        if select::compiled(&spec.selector).is_empty() {
             let message = "This deployment is selecting all pods. A non-empty selector is required.";
             self.recorder.warning(Involved::new(&deployment), "SelectingAll", message);
             return Ok(None);
@@ -157,9 +156,10 @@ impl Deployments {
         let Some(spec) = &deployment.spec else { return Ok(Observed { new: None, old: Vec::new() }) };
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
         let living = deployment.metadata.deletion_timestamp.is_none();
+        let selector = select::compiled(&spec.selector);
         let mut owned = Vec::new();
         for set in self.sets.list_in(namespace) {
-            let matches = select::matches(&spec.selector, set.metadata.labels.as_ref());
+            let matches = selector.matches_labels(set.metadata.labels.as_ref());
             if is_controlled_by(&set.metadata, deployment.metadata.uid.as_deref()) {
                 if matches {
                     owned.push(set);

@@ -35,7 +35,11 @@ struct Partial {
 }
 
 /// `resources` are those that can be listed, watched and deleted, with their kinds.
-pub async fn run(client: Client, resources: Vec<(Resource, Cow<'static, str>)>, shutdown: Shutdown) -> Result<(), Failure> {
+pub async fn run(
+    client: Client,
+    resources: Vec<(Resource, Cow<'static, str>)>,
+    shutdown: Shutdown,
+) -> Result<(), Failure> {
     let collector = Arc::new(Collector { client, graph: Mutex::new(Graph::default()), resources });
     let queue: Queue<String> = Queue::new();
     let mut filled = Vec::new();

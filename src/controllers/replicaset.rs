@@ -72,7 +72,7 @@ impl ReplicaSets {
             None => {
                 for set in self.sets.list_in(namespace) {
                     if let Some(spec) = &set.spec
-                        && select::matches(&spec.selector, pod.metadata.labels.as_ref())
+                        && select::compiled(&spec.selector).matches_labels(pod.metadata.labels.as_ref())
                     {
                         queue.add(Key::of(&*set));
                     }
@@ -109,9 +109,10 @@ impl ReplicaSets {
     async fn claim(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, Failure> {
         let Some(spec) = &set.spec else { return Ok(Vec::new()) };
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let selector = select::compiled(&spec.selector);
         let mut owned = Vec::new();
         for pod in self.pods.list_in(namespace) {
-            let matches = select::matches(&spec.selector, pod.metadata.labels.as_ref());
+            let matches = selector.matches_labels(pod.metadata.labels.as_ref());
             if is_controlled_by(&pod.metadata, set.metadata.uid.as_deref()) {
                 if matches {
                     owned.push(pod);
