@@ -101,3 +101,19 @@ impl Default for Limits {
         }
     }
 }
+/// The API server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the key that signs ServiceAccount tokens is of no use: {reason}")]
+    SigningKey { reason: String },
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    #[error("TLS cannot be set up for client certificates")]
+    ClientCertificates(#[from] rustls::server::VerifierBuilderError),
+    #[error("the store refuses")]
+    Store(#[from] store::Error),
+    #[error("the system's object {object} cannot be made")]
+    Bootstrap { object: String, source: api::Failure },
+    #[error("no address range for Services")]
+    NoServiceRange,
+}

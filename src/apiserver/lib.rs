@@ -1,10 +1,33 @@
 //! The request path of the Kubernetes API: identify, limit, authorise, admit, store, serve. The only user of `store`.
 //!
 //! A request over HTTPS and a [`Call`](api::Call) from a component in the same process meet behind the decoding:
-//! authorisation, admission, validation and storage are the same code for both.
+//! authorisation, admission, validation and storage are the same code for both. [`pipeline`] is a request's way from
+//! top to bottom; [`verbs`] is what happens at its end.
+//!
+//! Invariants: an object is encoded when it is written, and every get, list and watch sends those bytes; a write is
+//! one transaction on the revision that it was decided on; a watch misses nothing or is ended.
 
+mod admission;
+mod authn;
+mod authz;
+mod background;
+mod bootstrap;
+mod cache;
 mod config;
+mod endpoints;
+mod failures;
+mod http;
 mod identity;
+mod impersonation;
+mod limits;
+mod node;
+mod pipeline;
+mod request;
+mod server;
+mod services;
+mod storage;
+mod verbs;
 
-pub use config::{BearerToken, Config, KubeletClient, Limits};
+pub use config::{BearerToken, Config, Error, KubeletClient, Limits};
 pub use identity::Identity;
+pub use server::ApiServer;

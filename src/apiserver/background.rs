@@ -1,0 +1,85 @@
+//! What the server does by itself: it follows the store, drops old history, and lets Events expire.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use store::Durability;
+use task::Shutdown;
+use tokio::time::Instant;
+
+use crate::cache::{ResourceCache, TooOld};
+use crate::server::ApiServer;
+
+/// History is kept this long, and up to twice as long (upstream: `--etcd-compaction-interval`).
+const COMPACTION_INTERVAL: Duration = Duration::from_secs(300);
+/// Events live this long after their last change (upstream: `--event-ttl`).
+const EVENT_LIFE: Duration = Duration::from_secs(3600);
+/// Due events are deleted together, at most this often, so that nobody wakes up for each.
+const EXPIRY_PAUSE: Duration = Duration::from_secs(30);
+
+pub fn start(server: &ApiServer, shutdown: &Shutdown) {
+    let cache = server.cache().clone();
+    task::restarting("watch-cache", shutdown.clone(), move || {
+        let cache = cache.clone();
+        async move { cache.run().await }
+    });
+    let compacting = server.clone();
+    task::restarting("compaction", shutdown.clone(), move || compact(compacting.clone()));
+    if let Some(events) = server.cache().resource(b"/registry/events/") {
+        let server = server.clone();
+        task::restarting("event-expiry", shutdown.clone(), move || expire(server.clone(), events.clone()));
+    }
+}
+
+/// Every interval the history before the last interval goes. While nothing changes there is nothing to do.
+async fn compact(server: ApiServer) -> Result<(), store::Error> {
+    let store = server.store();
+    let mut before = store.revision();
+    let mut compacted = 0;
+    loop {
+        tokio::time::sleep(COMPACTION_INTERVAL).await;
+        if before > compacted {
+            match store.compact(before).await {
+                Ok(()) | Err(store::Error::Compacted { .. } | store::Error::NotLeader) => compacted = before,
+                Err(store::Error::Closed) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        before = store.revision();
+    }
+}
+
+/// Events by the time at which they go. What was there before the start begins its life anew.
+async fn expire(server: ApiServer, events: Arc<ResourceCache>) -> Result<(), TooOldEvents> {
+    let (snapshot, mut follower) = events.snapshot_and_follow(None, server.cache().revision());
+    let mut due: VecDeque<(Instant, Bytes, u64)> = VecDeque::new();
+    let now = Instant::now();
+    due.extend(snapshot.objects.iter().map(|event| (now + EVENT_LIFE, event.key.clone(), event.mod_revision)));
+    drop(snapshot);
+    loop {
+        let wake = due.front().map(|(at, ..)| *at + EXPIRY_PAUSE);
+        tokio::select! {
+            changes = follower.next() => {
+                let at = Instant::now() + EVENT_LIFE;
+                for change in changes.map_err(TooOldEvents)?.iter().filter(|change| !change.deleted) {
+                    due.push_back((at, change.object.key.clone(), change.revision));
+                }
+            }
+            () = async { match wake { Some(at) => tokio::time::sleep_until(at).await, None => std::future::pending().await } } => {
+                let now = Instant::now();
+                while let Some((_, key, revision)) = due.pop_front_if(|(at, ..)| *at <= now) {
+                    // Unless it was changed since, in which case it stands in the queue again.
+                    if let Err(failure) = server.storage().delete(key, revision, Durability::Relaxed).await {
+                        tracing::debug!(%failure, "an expired event stays for now");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("events came faster than they were followed, from revision {}", .0.complete_after)]
+struct TooOldEvents(TooOld);

@@ -1,0 +1,281 @@
+//! Discovery: which groups, versions, resources and verbs there are, in one document or in many.
+
+use api::{Failure, Row};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+use crate::failures;
+use crate::http::body::Body;
+use crate::http::{negotiate, respond};
+use crate::server::ApiServer;
+
+pub fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> Result<Response<Body>, Failure> {
+    let host = std::net::SocketAddr::new(server.config().advertise_address, server.config().advertise_port);
+    match parts {
+        ["api" | "apis"] => {
+            let legacy = parts == ["api"];
+            if let Some(version) = negotiate::aggregated_discovery(headers) {
+                return aggregated(server, legacy, version, headers);
+            }
+            let document = if legacy {
+                json!({
+                    "kind": "APIVersions", "versions": ["v1"],
+                    "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": host.to_string()}],
+                })
+            } else {
+                json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups(server).iter().map(|(name, versions)| group(name, versions)).collect::<Vec<_>>()})
+            };
+            Ok(respond::json(200, &document))
+        }
+        ["api", "v1"] => Ok(respond::json(200, &resources(server, "", "v1"))),
+        ["apis", name] => {
+            let groups = groups(server);
+            let (name, versions) = groups.iter().find(|(one, _)| one == name).ok_or_else(failures::no_such_path)?;
+            let mut document = group(name, versions);
+            document["kind"] = "APIGroup".into();
+            document["apiVersion"] = "v1".into();
+            Ok(respond::json(200, &document))
+        }
+        ["apis", name, version] => {
+            let groups = groups(server);
+            let known = groups.iter().any(|(one, versions)| one == name && versions.iter().any(|v| v == version));
+            if !known {
+                return Err(failures::no_such_path());
+            }
+            Ok(respond::json(200, &resources(server, name, version)))
+        }
+        _ => Err(failures::no_such_path()),
+    }
+}
+
+/// All paths that answer, for `/`.
+pub fn paths(server: &ApiServer) -> Vec<String> {
+    let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration",
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for (name, versions) in groups(server) {
+        paths.push(format!("/apis/{name}"));
+        paths.extend(versions.iter().map(|version| format!("/apis/{name}/{version}")));
+    }
+    paths.sort();
+    paths
+}
+
+/// Upstream's order of groups; others follow by name.
+const ORDER: [&str; 19] = [
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
+/// Named groups with their versions, the preferred first.
+pub fn groups(server: &ApiServer) -> Vec<(String, Vec<String>)> {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for row in server.rows().filter(|row| !row.resource.group.is_empty()) {
+        let (group, version) = (row.resource.group.to_string(), row.resource.version.to_string());
+        match groups.iter_mut().find(|(name, _)| *name == group) {
+            Some((_, versions)) if !versions.contains(&version) => versions.push(version),
+            Some(_) => {}
+            None => groups.push((group, vec![version])),
+        }
+    }
+    for (_, versions) in &mut groups {
+        versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
+    }
+    let place = |name: &str| ORDER.iter().position(|one| *one == name).unwrap_or(ORDER.len());
+    groups.sort_by(|(a, _), (b, _)| (place(a), a).cmp(&(place(b), b)));
+    groups
+}
+
+/// `v2` before `v1` before `v1beta2` before `v1beta1` before `v1alpha1`.
+fn priority(version: &str) -> (u8, u32, u32) {
+    let rest = version.strip_prefix('v').unwrap_or(version);
+    for (word, rank) in [("beta", 1), ("alpha", 0)] {
+        if let Some((major, minor)) = rest.split_once(word) {
+            return (rank, major.parse().unwrap_or(0), minor.parse().unwrap_or(0));
+        }
+    }
+    (2, rest.parse().unwrap_or(0), 0)
+}
+
+fn group(name: &str, versions: &[String]) -> Value {
+    let of = |version: &String| json!({"groupVersion": format!("{name}/{version}"), "version": version});
+    json!({
+        "name": name,
+        "versions": versions.iter().map(of).collect::<Vec<_>>(),
+        "preferredVersion": versions.first().map(of),
+    })
+}
+
+fn rows_of<'a>(server: &'a ApiServer, group: &'a str, version: &'a str) -> Vec<&'static Arc<Row>> {
+    let mut rows: Vec<_> =
+        server.rows().filter(|row| row.resource.group == group && row.resource.version == version).collect();
+    rows.sort_by(|a, b| a.resource.plural.cmp(&b.resource.plural));
+    rows
+}
+
+fn verbs(verbs: &[api::Verb]) -> Vec<&'static str> {
+    let mut names: Vec<&str> = verbs.iter().map(|verb| verb.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// `APIResourceList`.
+fn resources(server: &ApiServer, group: &str, version: &str) -> Value {
+    let mut list = Vec::new();
+    for row in rows_of(server, group, version) {
+        if !row.verbs.is_empty() {
+            let mut entry = json!({
+                "name": row.resource.plural, "singularName": row.singular, "namespaced": row.namespaced,
+                "kind": row.kind, "verbs": verbs(&row.verbs),
+            });
+            if !row.short_names.is_empty() {
+                entry["shortNames"] = json!(row.short_names);
+            }
+            if !row.categories.is_empty() {
+                entry["categories"] = json!(row.categories);
+            }
+            if row.stored {
+                entry["storageVersionHash"] = storage_version_hash(row).into();
+            }
+            list.push(entry);
+        }
+        let mut subresources: Vec<_> = row.subresources.iter().collect();
+        subresources.sort_by(|a, b| a.name.cmp(&b.name));
+        for subresource in subresources {
+            let mut entry = json!({
+                "name": format!("{}/{}", row.resource.plural, subresource.name), "singularName": "",
+                "namespaced": row.namespaced, "kind": subresource.kind, "verbs": verbs(&subresource.verbs),
+            });
+            if !subresource.version.is_empty() {
+                if !subresource.group.is_empty() {
+                    entry["group"] = json!(subresource.group);
+                }
+                entry["version"] = json!(subresource.version);
+            }
+            list.push(entry);
+        }
+    }
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let mut document = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": list});
+    if !group.is_empty() {
+        document["apiVersion"] = "v1".into();
+    }
+    document
+}
+
+fn storage_version_hash(row: &Row) -> String {
+    let storage = &row.storage;
+    let digest = Sha256::digest(format!("{}/{}/{}", storage.group, storage.version, row.storage_kind));
+    STANDARD.encode(digest.get(..8).unwrap_or_default())
+}
+
+/// `APIGroupDiscoveryList`: everything in one document, told apart by its ETag.
+fn aggregated(server: &ApiServer, legacy: bool, version: &str, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
+    let all = if legacy { vec![(String::new(), vec!["v1".to_owned()])] } else { groups(server) };
+    let items: Vec<Value> = all
+        .iter()
+        .map(|(name, versions)| {
+            let versions: Vec<Value> = versions
+                .iter()
+                .map(|version| {
+                    json!({
+                        "version": version, "freshness": "Current",
+                        "resources": rows_of(server, name, version).into_iter().map(|row| entry(row)).collect::<Vec<_>>(),
+                    })
+                })
+                .collect();
+            let metadata = if name.is_empty() { json!({}) } else { json!({"name": name}) };
+            json!({"metadata": metadata, "versions": versions})
+        })
+        .collect();
+    let document = json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {},
+        "items": items,
+    });
+    let bytes = Bytes::from(document.to_string());
+    let etag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&bytes)));
+    let mut response = if headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes()) {
+        let mut response = respond::bytes(304, "application/json", Bytes::new());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        respond::bytes(200, "application/json", bytes)
+    };
+    let content_type = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_str(&content_type).map_err(Failure::internal)?);
+    headers.insert(ETAG, HeaderValue::from_str(&etag).map_err(Failure::internal)?);
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    Ok(response)
+}
+
+fn kind(group: &str, version: &str, kind: &str) -> Value {
+    json!({"group": group, "version": version, "kind": kind})
+}
+
+/// `APIResourceDiscovery`.
+fn entry(row: &Row) -> Value {
+    let mut entry = json!({
+        "resource": row.resource.plural, "singularResource": row.singular,
+        "responseKind": kind("", "", &row.kind),
+        "scope": if row.namespaced { "Namespaced" } else { "Cluster" },
+        "verbs": verbs(&row.verbs),
+    });
+    if !row.short_names.is_empty() {
+        entry["shortNames"] = json!(row.short_names);
+    }
+    if !row.categories.is_empty() {
+        entry["categories"] = json!(row.categories);
+    }
+    let mut subresources: Vec<_> = row.subresources.iter().collect();
+    subresources.sort_by(|a, b| a.name.cmp(&b.name));
+    if !subresources.is_empty() {
+        let list: Vec<Value> = subresources
+            .into_iter()
+            .map(|one| {
+                json!({
+                    "subresource": one.name, "verbs": verbs(&one.verbs),
+                    "responseKind": kind(&one.group, &one.version, &one.kind),
+                })
+            })
+            .collect();
+        entry["subresources"] = list.into();
+    }
+    entry
+}

@@ -1,0 +1,75 @@
+//! Paths that are no resources: discovery, OpenAPI, health, version, keys.
+
+mod descriptions;
+mod discovery;
+mod health;
+mod metrics;
+mod openapi;
+
+use api::Failure;
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use serde_json::json;
+
+use crate::failures;
+use crate::http::body::Body;
+use crate::http::respond;
+use crate::server::ApiServer;
+
+pub async fn answer<B>(server: &ApiServer, request: &Request<B>) -> Result<Response<Body>, Failure> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Err(failures::no_such_verb("", ""));
+    }
+    let path = request.uri().path();
+    let headers = request.headers();
+    let trimmed = if path.len() > 1 { path.trim_end_matches('/') } else { path };
+    let parts: Vec<&str> = trimmed.split('/').skip(1).collect();
+    match parts.as_slice() {
+        [""] => Ok(respond::json(200, &json!({"paths": discovery::paths(server)}))),
+        ["api" | "apis", ..] => {
+            let response = discovery::answer(server, &parts, headers)?;
+            Ok(respond::compressed(response, headers))
+        }
+        ["version"] => Ok(respond::json(200, &version(server))),
+        ["healthz" | "livez" | "readyz", ..] => Ok(health::answer(server, &parts, request.uri().query())),
+        ["metrics"] => Ok(metrics::answer(server)),
+        ["openapi", ..] => openapi::answer(server, &parts, headers),
+        [".well-known", "openid-configuration"] => {
+            let tokens = server.authenticator().tokens();
+            let config = server.config();
+            let document = json!({
+                "issuer": tokens.issuer(),
+                "jwks_uri": format!("https://{}/openid/v1/jwks", authority(config.advertise_address, config.advertise_port)),
+                "response_types_supported": ["id_token"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": [tokens.algorithm()],
+            });
+            Ok(respond::json(200, &document))
+        }
+        ["openid", "v1", "jwks"] => {
+            let keys = serde_json::to_vec(server.authenticator().tokens().jwks()).map_err(Failure::internal)?;
+            Ok(respond::bytes(200, "application/jwk-set+json", Bytes::from(keys)))
+        }
+        _ => Err(failures::no_such_path()),
+    }
+}
+
+fn authority(address: std::net::IpAddr, port: u16) -> String {
+    std::net::SocketAddr::new(address, port).to_string()
+}
+
+/// `version.Info`.
+fn version(server: &ApiServer) -> serde_json::Value {
+    let git_version = &server.config().git_version;
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    json!({
+        "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        "gitVersion": git_version, "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc", "platform": format!("{}/{arch}", std::env::consts::OS),
+    })
+}

@@ -1,0 +1,78 @@
+//! An API server alone, for trying clients on it: `serve DIRECTORY ADDRESS:PORT`. It keeps its store in the directory
+//! and writes `admin.kubeconfig` there. Meant for a network namespace of its own.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use apiserver::{ApiServer, Config, KubeletClient, Limits};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use pki::{Authority, Issued, Live, Profile};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use task::Shutdown;
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), Failed> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(directory), Some(address)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: serve DIRECTORY ADDRESS:PORT".into());
+    };
+    let (directory, address): (&Path, SocketAddr) = (Path::new(&directory), address.parse()?);
+    let shutdown = Shutdown::new();
+    let authority = Authority::load_or_create(directory, "ca", "example")?;
+    let store = store::Store::open(store::Config::new(directory.join("db"), "example"), shutdown.clone()).await?;
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    let server = ApiServer::start(config(&authority, address)?, store, shutdown.clone()).await?;
+    let admin = authority.issue(&Profile::client("admin", &["system:masters"]))?;
+    std::fs::write(directory.join("admin.kubeconfig"), kubeconfig(&authority, &admin, address))?;
+    server.serve(listener, shutdown).await;
+    Ok(())
+}
+
+fn config(authority: &Authority, address: SocketAddr) -> Result<Config, Failed> {
+    let names = vec!["kubernetes.default.svc".to_owned()];
+    let serving = Live::new(&authority.issue(&Profile::server("apiserver", names, vec![address.ip()]))?)?;
+    let client = authority.issue(&Profile::client("kube-apiserver-kubelet-client", &[]))?;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.cert_pem().as_bytes())?)?;
+    let roots = Arc::new(roots);
+    Ok(Config {
+        advertise_address: address.ip(),
+        advertise_port: address.port(),
+        service_cluster_ip_ranges: vec!["10.43.0.0/16".parse()?],
+        service_node_port_range: 30000..=32767,
+        service_account_issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
+        api_audiences: Vec::new(),
+        service_account_signing_key_pem: pki::new_signing_key()?,
+        serving_certificate: Arc::new(serving),
+        client_authorities: roots.clone(),
+        authorities_pem: authority.cert_pem().to_owned(),
+        kubelet_client: KubeletClient {
+            certificate_chain: vec![CertificateDer::from_pem_slice(client.cert_pem.as_bytes())?],
+            key: PrivateKeyDer::from_pem_slice(client.key_pem.as_bytes())?,
+            authorities: roots,
+        },
+        bearer_tokens: Vec::new(),
+        anonymous: true,
+        git_version: "v1.36.2+cluster".to_owned(),
+        limits: Limits::default(),
+    })
+}
+
+fn kubeconfig(authority: &Authority, admin: &Issued, address: SocketAddr) -> String {
+    let data = |pem: &str| STANDARD.encode(pem);
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: it\n\
+         clusters: [{{name: it, cluster: {{server: 'https://{address}', certificate-authority-data: {}}}}}]\n\
+         users: [{{name: it, user: {{client-certificate-data: {}, client-key-data: {}}}}}]\n\
+         contexts: [{{name: it, context: {{cluster: it, user: it}}}}]\n",
+        data(authority.cert_pem()),
+        data(&admin.cert_pem),
+        data(&admin.key_pem),
+    )
+}

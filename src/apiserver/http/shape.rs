@@ -1,0 +1,151 @@
+//! Objects as tables and as metadata alone: made on demand, for those who ask.
+
+use std::sync::Arc;
+
+use api::{EventKind, Failure, Fields, Row};
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::negotiate::Shape;
+use crate::cache::Stored;
+use crate::verbs::watch::{Item, line, name};
+use crate::verbs::{Answered, Listed};
+
+/// What a table's rows carry besides their cells (`includeObject`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Include {
+    None,
+    Metadata,
+    Object,
+}
+
+impl Include {
+    pub fn parse(text: Option<&str>) -> Result<Include, Failure> {
+        match text {
+            None | Some("" | "Metadata") => Ok(Include::Metadata),
+            Some("None") => Ok(Include::None),
+            Some("Object") => Ok(Include::Object),
+            Some(other) => Err(Failure::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        }
+    }
+}
+
+/// An answer in another shape than its own.
+pub fn of_answer(
+    row: &Row,
+    answer: &Answered,
+    shape: Shape,
+    include: Include,
+    now: Timestamp,
+) -> Result<Value, Failure> {
+    match (answer, shape) {
+        (Answered::Stored(stored), Shape::Object) => decode(stored),
+        (Answered::Value(value), Shape::Object) => Ok(value.clone()),
+        (Answered::List(listed), Shape::Object) => {
+            let items = listed.objects.iter().map(decode_item).collect::<Result<Vec<_>, _>>()?;
+            Ok(list(&listed.row.api_version(), &listed.row.list_kind, listed.metadata(), items))
+        }
+        (Answered::Stored(stored), Shape::Table) => {
+            let object = decode(stored)?;
+            let metadata = json!({"resourceVersion": object.part("metadata").text("resourceVersion")});
+            Ok(table(row, &[object], metadata, include, now, true))
+        }
+        (Answered::List(listed), Shape::Table) => {
+            let objects = listed.objects.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+            Ok(table(row, &objects, listed.metadata(), include, now, true))
+        }
+        (Answered::Stored(stored), Shape::PartialObjectMetadata) => Ok(partial(&decode(stored)?)),
+        (Answered::List(listed), Shape::PartialObjectMetadataList | Shape::PartialObjectMetadata) => {
+            partial_list(listed)
+        }
+        (Answered::Stored(_), Shape::PartialObjectMetadataList) => Err(Failure::new(
+            api::Reason::NotAcceptable,
+            "you requested PartialObjectMetadataList, but the requested object is not a list",
+        )),
+        // A Status, or a review: as it is.
+        (Answered::Value(value), _) => Ok(value.clone()),
+    }
+}
+
+/// A watch's event in another shape. Only the first table of a watch names its columns.
+pub fn of_event(row: &Row, item: Item, shape: Shape, include: Include, now: Timestamp, first: &mut bool) -> Bytes {
+    let (kind, stored) = match &item {
+        Item::Shared(kind, change) => (*kind, change.object.clone()),
+        Item::Own(kind, stored) => (*kind, stored.clone()),
+        Item::Bookmark(object) => {
+            if shape == Shape::Object {
+                return item.into_frame();
+            }
+            let Ok(object) = serde_json::from_slice::<Value>(object) else { return item.into_frame() };
+            let shaped = if shape == Shape::Table {
+                let metadata = json!({"resourceVersion": object.part("metadata").text("resourceVersion")});
+                let mut table = table(row, &[], metadata, include, now, std::mem::take(first));
+                table.set("rows", json!([{"cells": [], "object": partial(&object)}]));
+                table
+            } else {
+                partial(&object)
+            };
+            return line(name(EventKind::Bookmark), shaped.to_string().as_bytes());
+        }
+        Item::Failed(_) => return item.into_frame(),
+    };
+    let Ok(object) = decode(&stored) else { return item.into_frame() };
+    let shaped = match shape {
+        Shape::Object => object,
+        Shape::Table => {
+            let metadata = json!({"resourceVersion": object.part("metadata").text("resourceVersion")});
+            table(row, &[object], metadata, include, now, std::mem::take(first))
+        }
+        Shape::PartialObjectMetadata | Shape::PartialObjectMetadataList => partial(&object),
+    };
+    line(name(kind), shaped.to_string().as_bytes())
+}
+
+fn decode(stored: &Arc<Stored>) -> Result<Value, Failure> {
+    stored.decode().map_err(Failure::internal)
+}
+
+fn decode_item(stored: &Arc<Stored>) -> Result<Value, Failure> {
+    let mut object = decode(stored)?;
+    object.unset("kind");
+    object.unset("apiVersion");
+    Ok(object)
+}
+
+fn list(api_version: &str, kind: &str, metadata: Value, items: Vec<Value>) -> Value {
+    json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items})
+}
+
+fn partial(object: &Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object.part("metadata"),
+    })
+}
+
+fn partial_list(listed: &Listed) -> Result<Value, Failure> {
+    let items =
+        listed.objects.iter().map(|stored| Ok(partial(&decode(stored)?))).collect::<Result<Vec<_>, Failure>>()?;
+    Ok(list("meta.k8s.io/v1", "PartialObjectMetadataList", listed.metadata(), items))
+}
+
+fn table(row: &Row, objects: &[Value], metadata: Value, include: Include, now: Timestamp, with_columns: bool) -> Value {
+    let columns: Vec<Value> =
+        if with_columns { row.columns().iter().map(api::print::Column::to_value).collect() } else { Vec::new() };
+    let rows: Vec<Value> = objects
+        .iter()
+        .map(|object| {
+            let mut entry = json!({"cells": row.cells(object, now)});
+            match include {
+                Include::None => {}
+                Include::Metadata => entry.set("object", partial(object)),
+                Include::Object => entry.set("object", object.clone()),
+            }
+            entry
+        })
+        .collect();
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+        "columnDefinitions": columns, "rows": rows,
+    })
+}

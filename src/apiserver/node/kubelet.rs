@@ -1,0 +1,169 @@
+//! The connection to a kubelet: TLS both ways, one request, and bytes spliced after an upgrade.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Failure, Reason};
+use futures::StreamExt;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::target::Endpoint;
+use crate::config::{Error, KubeletClient};
+use crate::http::body::Body;
+use crate::limits::Place;
+use crate::server::ApiServer;
+
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// The first bytes of an answer; commands and logs may take as long as they like afterwards.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+
+pub struct Kubelets {
+    connector: TlsConnector,
+}
+
+impl Kubelets {
+    pub fn new(client: &KubeletClient) -> Result<Kubelets, Error> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+            .with_root_certificates(client.authorities.clone())
+            .with_client_auth_cert(client.certificate_chain.clone(), client.key.clone_key())?;
+        Ok(Kubelets { connector: TlsConnector::from(Arc::new(config)) })
+    }
+}
+
+/// Sends the request to a kubelet and hands its answer back.
+pub async fn forward(
+    server: &ApiServer,
+    endpoint: &Endpoint,
+    method: Method,
+    path: &str,
+    request: Request<Incoming>,
+    place: Place,
+) -> Result<Response<Body>, Failure> {
+    let dialing = async {
+        let stream = TcpStream::connect((endpoint.address, endpoint.port)).await?;
+        stream.set_nodelay(true)?;
+        server.kubelets().connector.connect(ServerName::from(endpoint.address), stream).await
+    };
+    let unreachable = |why: String| {
+        let message = format!(
+            "error dialing backend: cannot reach the kubelet of node {} at {}:{}: {why}",
+            endpoint.node, endpoint.address, endpoint.port
+        );
+        Failure::new(Reason::InternalError, message)
+    };
+    let stream = match tokio::time::timeout(CONNECT_MAX, dialing).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(unreachable(error.to_string())),
+        Err(_) => return Err(unreachable("it does not answer".to_owned())),
+    };
+    let host = std::net::SocketAddr::new(endpoint.address, endpoint.port).to_string();
+    exchange(stream, &host, method, path, request, place).await
+}
+
+/// One request over a connection of its own.
+pub async fn exchange<S>(
+    stream: S,
+    host: &str,
+    method: Method,
+    path: &str,
+    mut request: Request<Incoming>,
+    place: Place,
+) -> Result<Response<Body>, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let failed = |error: hyper::Error| Failure::new(Reason::InternalError, format!("error sending request: {error}"));
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    task::spawn("node-connection", async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "connection to a node");
+        }
+    });
+    let upgrade = request.headers().get(UPGRADE).cloned();
+    let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let mut outgoing = Request::builder().method(method).uri(path);
+    if let Some(headers) = outgoing.headers_mut() {
+        pass(&parts.headers, headers);
+        headers.insert(HOST, HeaderValue::from_str(host).map_err(Failure::internal)?);
+        if let Some(upgrade) = upgrade {
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(UPGRADE, upgrade);
+        }
+    }
+    let outgoing = outgoing.body(body).map_err(|error| Failure::bad_request(error.to_string()))?;
+    let answer = tokio::time::timeout(ANSWER_MAX, sender.send_request(outgoing)).await;
+    let mut answer = answer.map_err(|_| Failure::new(Reason::Timeout, "the node does not answer"))?.map_err(failed)?;
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(client) = client else {
+            return Err(Failure::internal("the node switched protocols without being asked to"));
+        };
+        let node = hyper::upgrade::on(&mut answer);
+        task::spawn("node-stream", async move {
+            let _place = place;
+            let (client, node) = match tokio::join!(client, node) {
+                (Ok(client), Ok(node)) => (client, node),
+                (Err(error), _) | (_, Err(error)) => {
+                    tracing::debug!(%error, "upgrade");
+                    return;
+                }
+            };
+            let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
+            if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut node).await {
+                tracing::debug!(%error, "stream to a node");
+            }
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        for (name, value) in answer.headers() {
+            response.headers_mut().append(name, value.clone());
+        }
+        return Ok(response);
+    }
+    let (parts, body) = answer.into_parts();
+    // Dropping the sender would end the connection before the body is read.
+    let pieces = body.into_data_stream().scan((sender, place), |_held, piece| {
+        std::future::ready(match piece {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                tracing::debug!(%error, "answer of a node");
+                None
+            }
+        })
+    });
+    let mut response = Response::new(Body::stream(pieces));
+    *response.status_mut() = parts.status;
+    pass(&parts.headers, response.headers_mut());
+    if let Some(content_type) = parts.headers.get(CONTENT_TYPE) {
+        response.headers_mut().insert(CONTENT_TYPE, content_type.clone());
+    }
+    Ok(response)
+}
+
+/// Copies what is for the other end; what concerns this connection alone stays, and so do credentials.
+fn pass(from: &HeaderMap, to: &mut HeaderMap) {
+    const STAYS: [HeaderName; 6] =
+        [CONNECTION, UPGRADE, TRANSFER_ENCODING, CONTENT_LENGTH, HOST, http::header::AUTHORIZATION];
+    for (name, value) in from {
+        let stays = STAYS.contains(name)
+            || name.as_str().starts_with("impersonate-")
+            || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "te" | "trailer" | "cookie");
+        if !stays {
+            to.append(name, value.clone());
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! A request's way, from the peer's identity to the answer. Reads from top to bottom.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use api::{Call, Failure, PatchKind, Reason, Row, Verb};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use serde_json::Value;
+
+use crate::authn::Peer;
+use crate::authz::Action;
+use crate::endpoints;
+use crate::failures;
+use crate::http::body::{self, Body};
+use crate::http::negotiate::{self, Form, Shape};
+use crate::http::respond;
+use crate::http::shape::{self, Include};
+use crate::identity::Identity;
+use crate::impersonation;
+use crate::limits::{Class, Place};
+use crate::node;
+use crate::request::{self, Target};
+use crate::server::{ApiServer, uid};
+use crate::verbs::typed::Strictness;
+use crate::verbs::{self, Answered, watch};
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Answers one request. Nothing that happens in here reaches another one.
+pub async fn handle(server: ApiServer, peer: Peer, request: Request<Incoming>) -> Response<Body> {
+    let form = negotiate::form(request.headers()).unwrap_or(Form::JSON);
+    let audit_id = request.headers().get(AUDIT_ID).cloned();
+    let answered = AssertUnwindSafe(answer(&server, &peer, request)).catch_unwind().await;
+    let mut response = match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(failure)) => respond::failure(&failure, Form { shape: Shape::Object, ..form }),
+        Err(_) => {
+            tracing::error!("a request's handler panicked");
+            respond::failure(&failures::panicked(), Form::JSON)
+        }
+    };
+    let audit_id = audit_id.or_else(|| HeaderValue::from_str(&uid(&mut server.rng())).ok());
+    if let Some(audit_id) = audit_id {
+        response.headers_mut().insert(AUDIT_ID, audit_id);
+    }
+    response
+}
+
+async fn answer(server: &ApiServer, peer: &Peer, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+    // Nodes that join know nobody yet: they check what they get here against their token.
+    if request.uri().path() == "/cacerts" {
+        return Ok(respond::text(200, server.config().authorities_pem.clone()));
+    }
+
+    // Who is it?
+    let user = server.authenticator().identify(peer, request.headers(), server.now().as_second())?;
+    // And for whom do they ask?
+    let user = impersonation::apply(server, user, request.headers())?;
+
+    // What do they want?
+    let asked = Asked::new(&request)?;
+
+    // Is there room for it now? The administrator always finds some.
+    let place =
+        if user.is_in(Identity::MASTERS) { Place::EXEMPT } else { server.in_flight().enter(asked.class()).await? };
+
+    // May they?
+    asked.authorize(server, &user)?;
+
+    // Then do it. What lasts keeps its place as long as it lasts.
+    match asked.class() {
+        Class::LongRunning => long_running(server, &user, asked, request, place).await,
+        Class::Mutating | Class::Reading => {
+            let limit = server.limits().request_max;
+            let answered = tokio::time::timeout(limit, short(server, &user, asked, request)).await;
+            drop(place);
+            answered.map_err(|_| Failure::new(Reason::Timeout, "the request did not end within its time"))?
+        }
+    }
+}
+
+/// What a request is about.
+struct Asked {
+    path: String,
+    method: Method,
+    resource: Option<(Target, Call)>,
+    include: Include,
+}
+
+impl Asked {
+    fn new<B>(request: &Request<B>) -> Result<Asked, Failure> {
+        let path = request.uri().path();
+        let mut asked = Asked {
+            path: path.to_owned(),
+            method: request.method().clone(),
+            resource: None,
+            include: Include::Metadata,
+        };
+        let Some(target) = Target::parse(path) else { return Ok(asked) };
+        let parameters = request::query(request.uri().query().unwrap_or_default());
+        let (mut options, watch) = request::options(&parameters)?;
+        let include = parameters.iter().find(|(key, _)| key == "includeObject").map(|(_, value)| value.as_ref());
+        asked.include = Include::parse(include)?;
+        let verb = request::verb(request.method(), &target, watch)
+            .ok_or_else(|| failures::no_such_verb(&target.group, &target.plural))?;
+        if options.field_manager.is_none() {
+            options.field_manager = manager(request);
+        }
+        if verb == Verb::Patch {
+            let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            options.patch = request::patch_kind(content_type.unwrap_or_default());
+            // An apply must say for whom; the name of the program is no answer.
+            if options.patch == Some(PatchKind::Apply) && !parameters.iter().any(|(key, _)| key == "fieldManager") {
+                options.field_manager = None;
+            }
+        }
+        let call = Call {
+            verb,
+            resource: api::Resource {
+                group: target.group.clone().into(),
+                version: target.version.clone().into(),
+                plural: target.plural.clone().into(),
+            },
+            subresource: target.subresource.clone().map(Into::into),
+            namespace: target.namespace.clone(),
+            name: target.name.clone(),
+            body: None,
+            options,
+        };
+        asked.resource = Some((target, call));
+        Ok(asked)
+    }
+
+    fn class(&self) -> Class {
+        match &self.resource {
+            Some((_, call)) => match (call.verb, call.subresource.as_deref()) {
+                (Verb::Watch, _) => Class::LongRunning,
+                (_, Some("exec" | "attach" | "portforward" | "log" | "proxy")) => Class::LongRunning,
+                (Verb::Get | Verb::List, _) => Class::Reading,
+                _ => Class::Mutating,
+            },
+            None => Class::Reading,
+        }
+    }
+
+    fn authorize(&self, server: &ApiServer, user: &Identity) -> Result<(), Failure> {
+        let Some((_, call)) = &self.resource else {
+            let verb = match self.method {
+                Method::GET => "get",
+                Method::HEAD => "head",
+                Method::POST => "post",
+                Method::PUT => "put",
+                Method::PATCH => "patch",
+                Method::DELETE => "delete",
+                _ => "options",
+            };
+            return server.authorizer().require(user, &Action::Path { verb, path: &self.path });
+        };
+        server.authorize(user, call)?;
+        // Who opens a shell changes something, with whatever method.
+        let stream = matches!(call.subresource.as_deref(), Some("exec" | "attach" | "portforward"));
+        if stream && call.verb == Verb::Get {
+            server.authorize(user, &Call { verb: Verb::Create, ..call.clone() })?;
+        }
+        Ok(())
+    }
+}
+
+/// Requests that end: objects, lists, and paths that are no resources.
+async fn short(
+    server: &ApiServer,
+    user: &Identity,
+    asked: Asked,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Failure> {
+    let Some((_, mut call)) = asked.resource else {
+        return endpoints::answer(server, &request).await;
+    };
+    let row = server.row(&call)?;
+    let form = negotiate::form(request.headers())?;
+    let (parts, incoming) = request.into_parts();
+    let mut warnings = Vec::new();
+    if matches!(call.verb, Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection) {
+        let limits = server.limits();
+        let bytes = body::read(incoming, &parts.headers, limits.body_bytes_max, limits.body_read_max).await?;
+        let (body, found) = decode(&row, &call, &parts.headers, &bytes)?;
+        (call.body, warnings) = (body, found);
+    }
+    let mut outcome = verbs::execute(server, user, row.clone(), call).await?;
+    warnings.append(&mut outcome.warnings);
+    let now = server.now();
+    let mut response = match outcome.body {
+        Answered::Stored(stored) if form == Form::JSON => {
+            respond::bytes(outcome.code, form.content_type(), stored.served())
+        }
+        Answered::List(listed) if form == Form::JSON => respond::list(listed.head(), listed.objects, &parts.headers),
+        body => {
+            let value = shape::of_answer(&row, &body, form.shape, asked.include, now)?;
+            respond::value(outcome.code, &value, form)
+        }
+    };
+    respond::warn(&mut response, &warnings);
+    Ok(respond::compressed(response, &parts.headers))
+}
+
+/// Requests that last: watches, and streams to and from nodes.
+async fn long_running(
+    server: &ApiServer,
+    user: &Identity,
+    asked: Asked,
+    request: Request<Incoming>,
+    place: Place,
+) -> Result<Response<Body>, Failure> {
+    let Some((target, call)) = asked.resource else { return Err(failures::no_such_path()) };
+    if call.verb != Verb::Watch {
+        server.row(&call)?;
+        return node::stream(server, user, &target, &call, request, place).await;
+    }
+    let mut allowed = call.clone();
+    allowed.subresource = None;
+    let row = server.row(&allowed)?;
+    let form = negotiate::form(request.headers())?;
+    if form.yaml {
+        return Err(failures::not_acceptable("application/json"));
+    }
+    let watch = watch::open(server, row.clone(), call).await?;
+    let include = asked.include;
+    let server = server.clone();
+    let mut first = true;
+    let frames = watch.into_batches().map(move |batch| {
+        let _held = &place;
+        let mut frames = batch.into_iter().map(|item| match form.shape {
+            Shape::Object => item.into_frame(),
+            shape => shape::of_event(&row, item, shape, include, server.now(), &mut first),
+        });
+        let Some(one) = frames.next() else { return Bytes::new() };
+        let mut rest = frames.peekable();
+        if rest.peek().is_none() {
+            return one;
+        }
+        let mut all = one.to_vec();
+        rest.for_each(|frame| all.extend_from_slice(&frame));
+        Bytes::from(all)
+    });
+    let mut response = Response::new(Body::stream(frames));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    Ok(response)
+}
+
+/// The body as a value, with warnings about fields that occur twice.
+fn decode(
+    row: &Arc<Row>,
+    call: &Call,
+    headers: &http::HeaderMap,
+    bytes: &Bytes,
+) -> Result<(Option<Value>, Vec<String>), Failure> {
+    const OBJECTS: &str = "application/json, application/yaml";
+    const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
+                           application/strategic-merge-patch+json, application/apply-patch+yaml";
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
+    let media_type = request::media_type(content_type);
+    if bytes.is_empty() && matches!(call.verb, Verb::Delete | Verb::DeleteCollection) {
+        return Ok((None, Vec::new()));
+    }
+    let yaml = match (call.verb, call.options.patch, media_type) {
+        (Verb::Patch, Some(kind), _) => kind == PatchKind::Apply,
+        (Verb::Patch, None, _) => return Err(failures::unsupported_media_type(PATCHES)),
+        (_, _, "application/json" | "*/*" | "") => false,
+        (_, _, "application/yaml") => true,
+        _ => return Err(failures::unsupported_media_type(OBJECTS)),
+    };
+    let begins_as_json = bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte == b'{');
+    let broken = |error: &dyn std::fmt::Display| {
+        let what = if call.verb == Verb::Patch {
+            "error decoding patch"
+        } else {
+            "couldn't get version/kind; json parse error"
+        };
+        Failure::bad_request(format!("{what}: {error}"))
+    };
+    let (value, duplicates) = if yaml && !begins_as_json {
+        let text = std::str::from_utf8(bytes).map_err(|error| broken(&error))?;
+        (serde_saphyr::from_str::<Value>(text).map_err(|error| broken(&error))?, Vec::new())
+    } else {
+        let decoded = schema::validation::decode(bytes).map_err(|error| broken(&error))?;
+        (decoded.value, decoded.duplicates)
+    };
+    let mut warnings = Vec::new();
+    if !duplicates.is_empty() {
+        match Strictness::parse(call.options.field_validation.as_deref())? {
+            Strictness::Ignore => {}
+            Strictness::Warn => {
+                warnings.extend(duplicates.iter().map(|path| schema::validation::duplicate_field(path)));
+            }
+            Strictness::Strict => {
+                if let Some(error) = schema::validation::strict_error(&duplicates, &[]) {
+                    let (kind, version) = (&row.kind, &row.resource.version);
+                    let message = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}");
+                    return Err(Failure::bad_request(message));
+                }
+            }
+        }
+    }
+    Ok((Some(value), warnings))
+}
+
+/// The field manager of a client that names none: the program's name in its user agent.
+fn manager<B>(request: &Request<B>) -> Option<String> {
+    const MANAGER_BYTES_MAX: usize = 128;
+    let agent = request.headers().get(USER_AGENT)?.to_str().ok()?;
+    let name = agent.split('/').next().unwrap_or_default();
+    let name: String = name.chars().filter(|one| !one.is_control()).take(MANAGER_BYTES_MAX).collect();
+    (!name.is_empty()).then_some(name)
+}

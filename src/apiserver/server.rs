@@ -1,0 +1,259 @@
+//! The API server: what it is made of, how it starts, and its doors.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api::{Answer, Call, Failure, Row, Verb, WatchEvent, WatchResult};
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
+use rand::rngs::ThreadRng;
+use store::Store;
+use task::Shutdown;
+use tokio::net::TcpListener;
+
+use crate::admission::Admission;
+use crate::authn::{Authenticator, TokenKeys};
+use crate::authz::{Action, Authorizer};
+use crate::background;
+use crate::bootstrap;
+use crate::cache::Cache;
+use crate::config::{Config, Error, Limits};
+use crate::failures;
+use crate::http::{respond, serve};
+use crate::identity::Identity;
+use crate::limits::InFlight;
+use crate::node::Kubelets;
+use crate::services::Services;
+use crate::storage::Storage;
+use crate::verbs::{self, Answered, watch};
+
+/// The API server. A cheap handle; clones are the same server.
+#[derive(Clone)]
+pub struct ApiServer(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    store: Store,
+    storage: Storage,
+    cache: Arc<Cache>,
+    authenticator: Authenticator,
+    authorizer: Authorizer,
+    admission: Admission,
+    services: Services,
+    kubelets: Kubelets,
+    in_flight: InFlight,
+    tls: serve::Tls,
+    ready: AtomicBool,
+    shutdown: Shutdown,
+}
+
+impl ApiServer {
+    /// Fills the watch cache and writes what every cluster has: namespaces, roles, priority classes, the Service
+    /// `kubernetes`. Afterwards calls are answered; [`ApiServer::serve`] opens it to others.
+    pub async fn start(config: Config, store: Store, shutdown: Shutdown) -> Result<ApiServer, Error> {
+        let mut prefixes: Vec<Bytes> = api::rows()
+            .iter()
+            .filter(|row| row.stored && row.enabled)
+            .map(|row| Bytes::from(row.list_key(None)))
+            .collect();
+        prefixes.sort();
+        prefixes.dedup();
+        store.read_index().await?;
+        let cache = Cache::fill(store.clone(), prefixes)?;
+        let tokens = TokenKeys::new(
+            &config.service_account_signing_key_pem,
+            config.service_account_issuer.clone(),
+            config.api_audiences.clone(),
+        )?;
+        let server = ApiServer(Arc::new(Inner {
+            authenticator: Authenticator::new(cache.clone(), tokens, config.bearer_tokens.clone(), config.anonymous),
+            authorizer: Authorizer::new(cache.clone()),
+            admission: Admission::new(cache.clone()),
+            services: Services::new(&config, &cache)?,
+            kubelets: Kubelets::new(&config.kubelet_client)?,
+            in_flight: InFlight::new(&config.limits),
+            tls: serve::Tls::new(&config)?,
+            storage: Storage::new(store.clone()),
+            ready: AtomicBool::new(false),
+            shutdown: shutdown.clone(),
+            cache,
+            store,
+            config,
+        }));
+        background::start(&server, &shutdown);
+        bootstrap::run(&server).await?;
+        server.0.ready.store(true, Ordering::Release);
+        Ok(server)
+    }
+
+    /// Serves HTTPS until `shutdown`.
+    pub async fn serve(&self, listener: TcpListener, shutdown: Shutdown) {
+        serve::serve(self.clone(), listener, shutdown).await;
+    }
+
+    /// Calls are answered from complete data.
+    pub fn ready(&self) -> bool {
+        self.0.ready.load(Ordering::Acquire) && !self.0.shutdown.is_cancelled()
+    }
+
+    /// A call by a component in this process: authorised, admitted and validated as one that came by HTTP. The
+    /// answer's bytes carry their resource versions.
+    pub async fn call(&self, user: &Identity, call: Call) -> Result<Answer, Failure> {
+        let row = self.row(&call)?;
+        self.authorize(user, &call)?;
+        let outcome = verbs::execute(self, user, row, call).await?;
+        let body = match outcome.body {
+            Answered::Stored(stored) => stored.served(),
+            Answered::Value(value) => Bytes::from(value.to_string()),
+            Answered::List(list) => respond::whole_list(list.head(), list.objects),
+        };
+        Ok(Answer { code: outcome.code, body, warnings: outcome.warnings })
+    }
+
+    /// A watch by a component in this process. Every watcher of an event gets the same bytes.
+    pub fn watch(&self, user: &Identity, call: Call) -> BoxStream<'static, WatchResult> {
+        let opened = self.row(&call).and_then(|row| {
+            let call = Call { verb: Verb::Watch, ..call };
+            self.authorize(user, &call)?;
+            Ok((row, call))
+        });
+        let server = self.clone();
+        futures::stream::once(async move {
+            match opened {
+                Ok((row, call)) => watch::open(&server, row, call).await,
+                Err(failure) => Err(failure),
+            }
+        })
+        .flat_map(|opened| match opened {
+            Ok(watch) => watch
+                .into_batches()
+                .flat_map(|batch| futures::stream::iter(batch).map(|item| item.into_event()))
+                .boxed(),
+            Err(failure) => futures::stream::iter([Err::<WatchEvent, Failure>(failure)]).boxed(),
+        })
+        .boxed()
+    }
+
+    /// The row that a call is about.
+    pub(crate) fn row(&self, call: &Call) -> Result<Arc<Row>, Failure> {
+        let resource = &call.resource;
+        let row = self.find_row(&resource.group, &resource.version, &resource.plural);
+        let row = row.ok_or_else(failures::no_such_path)?;
+        if let Some(name) = &call.subresource {
+            let subresource = row.subresource(name).ok_or_else(failures::no_such_path)?;
+            if !subresource.verbs.contains(&call.verb) {
+                return Err(failures::no_such_verb(&resource.group, &resource.plural));
+            }
+        } else if !row.has_verb(call.verb) {
+            return Err(failures::no_such_verb(&resource.group, &resource.plural));
+        }
+        Ok(row)
+    }
+
+    /// A served resource.
+    pub(crate) fn find_row(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Row>> {
+        Row::find(group, version, plural).filter(|row| row.enabled).cloned()
+    }
+
+    /// Everything that is served, by group and name.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &'static Arc<Row>> {
+        api::rows().iter().filter(|row| row.enabled)
+    }
+
+    pub(crate) fn authorize(&self, user: &Identity, call: &Call) -> Result<(), Failure> {
+        let action = Action::Resource {
+            verb: call.verb.as_str(),
+            group: &call.resource.group,
+            resource: &call.resource.plural,
+            subresource: call.subresource.as_deref().unwrap_or_default(),
+            namespace: namespace_of(call),
+            name: call.name.as_deref().unwrap_or_default(),
+        };
+        self.0.authorizer.require(user, &action)
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.0.config.limits
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.0.storage
+    }
+
+    pub(crate) fn cache(&self) -> &Arc<Cache> {
+        &self.0.cache
+    }
+
+    pub(crate) fn authenticator(&self) -> &Authenticator {
+        &self.0.authenticator
+    }
+
+    pub(crate) fn authorizer(&self) -> &Authorizer {
+        &self.0.authorizer
+    }
+
+    pub(crate) fn admission(&self) -> &Admission {
+        &self.0.admission
+    }
+
+    pub(crate) fn services(&self) -> &Services {
+        &self.0.services
+    }
+
+    pub(crate) fn kubelets(&self) -> &Kubelets {
+        &self.0.kubelets
+    }
+
+    pub(crate) fn in_flight(&self) -> &InFlight {
+        &self.0.in_flight
+    }
+
+    pub(crate) fn tls(&self) -> &serve::Tls {
+        &self.0.tls
+    }
+
+    pub(crate) fn shutdown(&self) -> &Shutdown {
+        &self.0.shutdown
+    }
+
+    /// The clock and the dice, in one place.
+    pub(crate) fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    pub(crate) fn rng(&self) -> ThreadRng {
+        rand::rng()
+    }
+}
+
+/// What RBAC takes for a call's namespace: of a Namespace it is the object itself.
+fn namespace_of(call: &Call) -> &str {
+    match &call.namespace {
+        Some(namespace) => namespace,
+        None if call.resource.group.is_empty() && call.resource.plural == "namespaces" => {
+            call.name.as_deref().unwrap_or_default()
+        }
+        None => "",
+    }
+}
+
+/// A random UUID, version 4.
+pub(crate) fn uid(rng: &mut impl rand::Rng) -> String {
+    use rand::RngExt;
+    let mut bytes: [u8; 16] = rng.random();
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let text = hex::encode(bytes);
+    let part = |from: usize, to: usize| text.get(from..to).unwrap_or_default();
+    format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32))
+}

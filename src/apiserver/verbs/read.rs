@@ -1,0 +1,209 @@
+//! Get and list.
+
+use std::sync::Arc;
+
+use api::{Failure, Reason};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use store::{KeyRange, Range};
+
+use super::{Answered, Listed, Outcome, Request, Selection, in_version};
+use crate::cache::Stored;
+use crate::failures;
+
+/// Objects read from the store at once when a selector leaves many of them out.
+const PAGE_OBJECTS: usize = 1000;
+
+pub async fn get(request: &Request<'_>) -> Result<Outcome, Failure> {
+    let name = request.name()?;
+    let stored = match revision(request.call.options.resource_version.as_deref())? {
+        // "Any version will do".
+        Some(0) => match request.cache()?.get(&path(request.namespace(), name)) {
+            Some(stored) => stored,
+            None => request.read(name).await?,
+        },
+        wanted => {
+            if let Some(wanted) = wanted {
+                request.server.cache().reach(wanted).await?;
+            }
+            request.read(name).await?
+        }
+    };
+    Ok(Outcome::stored(200, in_version(&request.row, stored)?))
+}
+
+pub async fn list(request: &Request<'_>) -> Result<Outcome, Failure> {
+    let options = &request.call.options;
+    let selection = Selection::new(&request.row, request.namespace(), options)?;
+    let asked = revision(options.resource_version.as_deref())?;
+    let exact = check_match(options.resource_version_match.as_deref(), asked, options.continue_token.is_some())?;
+    let listed = match (&options.continue_token, exact) {
+        (Some(token), _) => resumed(request, &selection, token)?,
+        (None, Some(at)) => at_revision(request, &selection, at)?,
+        (None, None) => current(request, &selection, asked).await?,
+    };
+    Ok(Outcome { code: 200, body: Answered::List(listed), warnings: Vec::new() })
+}
+
+/// The newest state, or any that is not older than the revision asked for.
+async fn current(request: &Request<'_>, selection: &Selection, asked: Option<u64>) -> Result<Listed, Failure> {
+    let server = request.server;
+    let wanted = match asked {
+        Some(0) => 0,
+        Some(asked) => asked,
+        None => server.store().read_index().await.map_err(|error| failures::of_store(&error))?,
+    };
+    server.cache().reach(wanted).await?;
+    let cache = request.cache()?;
+    let snapshot = cache.snapshot(selection.namespace.as_deref(), server.cache().revision());
+    let mut objects = snapshot.objects;
+    if !selection.is_everything() {
+        objects.retain(|stored| selection.matches(&request.row, stored));
+    }
+    let mut listed = Listed {
+        row: request.row.clone(),
+        objects,
+        revision: snapshot.revision,
+        continue_token: None,
+        remaining: None,
+    };
+    if let Some(limit) = limit(request)
+        && listed.objects.len() > limit
+    {
+        let rest = listed.objects.len() - limit;
+        listed.objects.truncate(limit);
+        listed.continue_token = listed.objects.last().map(|last| token(listed.revision, last));
+        listed.remaining = selection.is_everything().then_some(rest as u64);
+    }
+    converted(listed)
+}
+
+/// The state at one revision, from the store's history.
+fn at_revision(request: &Request<'_>, selection: &Selection, at: u64) -> Result<Listed, Failure> {
+    page(request, selection, at, None)
+}
+
+fn resumed(request: &Request<'_>, selection: &Selection, token: &str) -> Result<Listed, Failure> {
+    let invalid = || Failure::bad_request("continue key is not valid: its form is not known");
+    let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| invalid())?;
+    let token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
+    if token.start.contains("..") {
+        return Err(invalid());
+    }
+    page(request, selection, token.rv, Some(&token.start)).map_err(|failure| {
+        if failure.reason != Reason::Expired {
+            return failure;
+        }
+        Failure::expired(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new \
+             list without the continue parameter, or use the continue token in this response to retrieve the \
+             remainder of the results.",
+        )
+    })
+}
+
+fn page(request: &Request<'_>, selection: &Selection, at: u64, after: Option<&str>) -> Result<Listed, Failure> {
+    let row = &request.row;
+    let all = KeyRange::prefix(row.list_key(selection.namespace.as_deref()));
+    let mut start = match after {
+        // The key that follows immediately.
+        Some(after) => format!("{}{after}\0", row.list_key(None)).into(),
+        None => all.start.clone(),
+    };
+    if !all.contains(&start) {
+        return Err(Failure::bad_request("continue key is not valid: it belongs to another list"));
+    }
+    let limit = limit(request);
+    let mut objects: Vec<Arc<Stored>> = Vec::new();
+    let mut remaining = 0;
+    let mut more = true;
+    while more && limit.is_none_or(|limit| objects.len() < limit) {
+        let wanted =
+            limit.map_or(0, |limit| if selection.is_everything() { limit - objects.len() } else { PAGE_OBJECTS });
+        let end = all.end.clone().unwrap_or_default();
+        let keys = KeyRange::between(start.clone(), end);
+        let range = Range { revision: Some(at), limit: wanted, ..Range::all(keys) };
+        let outcome = request.server.store().range(&range).map_err(|error| failures::of_store(&error))?;
+        more = outcome.more;
+        remaining = outcome.count.saturating_sub(outcome.kvs.len());
+        let read = outcome.kvs.len();
+        for (index, kv) in outcome.kvs.into_iter().enumerate() {
+            let mut next = kv.key.to_vec();
+            next.push(0);
+            start = next.into();
+            let Some(stored) = Stored::new(kv.key, kv.value, kv.mod_revision, request.prefix_bytes()) else { continue };
+            if selection.matches(row, &stored) {
+                objects.push(Arc::new(stored));
+                if limit.is_some_and(|limit| objects.len() >= limit) {
+                    more |= index + 1 < read;
+                    break;
+                }
+            }
+        }
+    }
+    let continue_token = objects.last().filter(|_| more).map(|last| token(at, last));
+    let remaining = (continue_token.is_some() && selection.is_everything()).then_some(remaining as u64);
+    converted(Listed { row: row.clone(), objects, revision: at, continue_token, remaining })
+}
+
+fn converted(mut listed: Listed) -> Result<Listed, Failure> {
+    if listed.row.storage != listed.row.resource {
+        let row = listed.row.clone();
+        listed.objects = listed.objects.into_iter().map(|stored| in_version(&row, stored)).collect::<Result<_, _>>()?;
+    }
+    Ok(listed)
+}
+
+fn limit(request: &Request<'_>) -> Option<usize> {
+    request.call.options.limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0)
+}
+
+/// Where a list goes on, in upstream's form.
+#[derive(Serialize, Deserialize)]
+struct Token {
+    v: String,
+    rv: u64,
+    /// The last object's path.
+    start: String,
+}
+
+fn token(revision: u64, last: &Stored) -> String {
+    let token = Token { v: "meta.k8s.io/v1".to_owned(), rv: revision, start: last.path().to_owned() };
+    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+}
+
+/// A resource version of the client's: none, or a number.
+pub fn revision(text: Option<&str>) -> Result<Option<u64>, Failure> {
+    match text {
+        None | Some("") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| {
+            Failure::bad_request(format!(
+                "invalid resource version: strconv.ParseUint: parsing \"{text}\": invalid syntax"
+            ))
+        }),
+    }
+}
+
+/// The revision that must be matched exactly, if one must.
+fn check_match(rule: Option<&str>, asked: Option<u64>, resuming: bool) -> Result<Option<u64>, Failure> {
+    let forbidden = |why: &str| Err(Failure::bad_request(format!("resourceVersionMatch: Forbidden: {why}")));
+    match (rule, asked) {
+        (None, _) => Ok(None),
+        (Some(_), _) if resuming => forbidden("resourceVersionMatch is forbidden when continue is provided"),
+        (Some(_), None) => forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"),
+        (Some("Exact"), Some(0)) => forbidden("resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\""),
+        (Some("Exact"), Some(asked)) => Ok(Some(asked)),
+        (Some("NotOlderThan"), _) => Ok(None),
+        (Some(other), _) => Err(Failure::bad_request(format!(
+            "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\""
+        ))),
+    }
+}
+
+pub fn path(namespace: Option<&str>, name: &str) -> String {
+    match namespace {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name.to_owned(),
+    }
+}

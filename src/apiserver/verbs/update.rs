@@ -1,0 +1,378 @@
+//! Update and patch: read, change, decide, write if nobody was faster.
+//!
+//! A write that names a resource version fails when the object has another; one that names none is decided anew on
+//! what the other writer left, as often as it takes for an update and up to five times for a patch.
+
+use std::sync::Arc;
+
+use api::{Failure, FieldError, Fields, PatchKind};
+use serde_json::Value;
+
+use super::typed::{self, Strictness};
+use super::{Outcome, Request, create, decoded, encoded, in_version, ownership};
+use crate::admission::{Attributes, Operation};
+use crate::authz::escalation;
+use crate::cache::Stored;
+
+/// Times a patch is applied anew when others write in between (upstream: 5).
+const PATCH_ATTEMPTS: usize = 5;
+/// The same for an update without a resource version.
+const UPDATE_ATTEMPTS: usize = 100;
+
+/// What is to become of the object.
+enum Change<'a> {
+    Replace(Value),
+    Patch(PatchKind, Value),
+    Compute(&'a Compute<'a>),
+}
+
+/// Makes the new object from the old one.
+pub type Compute<'a> = dyn Fn(&Value) -> Result<Value, Failure> + Send + Sync + 'a;
+
+pub async fn update(mut request: Request<'_>) -> Result<Outcome, Failure> {
+    let object = request.call.body.take().ok_or_else(|| Failure::bad_request("the body is empty"))?;
+    edit(request, Change::Replace(object), UPDATE_ATTEMPTS).await
+}
+
+pub async fn patch(mut request: Request<'_>) -> Result<Outcome, Failure> {
+    let kind = request.call.options.patch.ok_or_else(|| Failure::bad_request("the kind of patch is not known"))?;
+    let body = request.call.body.take().ok_or_else(|| Failure::bad_request("the body is empty"))?;
+    if kind == PatchKind::Apply && request.call.options.field_manager.as_deref().unwrap_or_default().is_empty() {
+        return Err(Failure::invalid(
+            "meta.k8s.io",
+            "PatchOptions",
+            "",
+            vec![FieldError::required("fieldManager", "is required for apply patch")],
+        ));
+    }
+    edit(request, Change::Patch(kind, body), PATCH_ATTEMPTS).await
+}
+
+/// An update of what the caller makes of the object, checked as any other.
+pub async fn compute(request: Request<'_>, compute: &Compute<'_>) -> Result<Outcome, Failure> {
+    edit(request, Change::Compute(compute), UPDATE_ATTEMPTS).await
+}
+
+/// Changes an object beside the rules for its kind, as binding a Pod does.
+pub async fn directly(
+    request: &Request<'_>,
+    name: &str,
+    change: &(dyn Fn(&mut Value) -> Result<(), Failure> + Send + Sync),
+) -> Result<Arc<Stored>, Failure> {
+    let (row, storage) = (&request.row, request.server.storage());
+    let key = request.key(name)?;
+    for _ in 0..UPDATE_ATTEMPTS {
+        let current = storage.read(&key, request.prefix_bytes()).await?.ok_or_else(|| request.not_found(name))?;
+        let old = decoded(row, &current)?;
+        let mut object = old.clone();
+        change(&mut object)?;
+        ownership::update(request, Some(&old), &mut object);
+        row.to_storage(&mut object);
+        let stored = encoded(row, &object, current.key.clone(), current.mod_revision)?;
+        if request.call.options.dry_run {
+            return Ok(stored);
+        }
+        let (key, durability) = (current.key.clone(), request.durability());
+        let written = storage.replace(key, current.mod_revision, stored.value.clone(), durability).await?;
+        if let Some(revision) = written {
+            return Ok(Arc::new(stored.at(revision)));
+        }
+    }
+    Err(Failure::modified(request.group(), request.plural(), name))
+}
+
+async fn edit(request: Request<'_>, mut change: Change<'_>, attempts: usize) -> Result<Outcome, Failure> {
+    let name = request.name()?.to_owned();
+    let strictness = Strictness::parse(request.call.options.field_validation.as_deref())?;
+    let mut warnings = Vec::new();
+    if let Change::Replace(object) = &mut change {
+        warnings = typed::check(object, gvk(&request), &[], strictness)?;
+        place(&request, &name, object)?;
+        request.row.default(object);
+    }
+    let key = request.key(&name)?;
+    for _ in 0..attempts {
+        let Some(current) = request.server.storage().read(&key, request.prefix_bytes()).await? else {
+            return create_instead(&request, &name, change, warnings).await;
+        };
+        let old = decoded(&request.row, &current)?;
+        let mut warnings = warnings.clone();
+        let object = match &change {
+            Change::Replace(object) => {
+                let mut object = object.clone();
+                ownership::update(&request, Some(&old), &mut object);
+                object
+            }
+            Change::Compute(compute) => {
+                let mut object = compute(&old)?;
+                ownership::update(&request, Some(&old), &mut object);
+                object
+            }
+            Change::Patch(kind, body) => {
+                let mut object = patched(&request, &old, *kind, body)?;
+                warnings.extend(typed::check(&mut object, gvk(&request), &[], strictness)?);
+                place(&request, &name, &mut object)?;
+                request.row.default(&mut object);
+                if *kind != PatchKind::Apply {
+                    ownership::update(&request, Some(&old), &mut object);
+                }
+                object
+            }
+        };
+        if let Some(outcome) = decide(&request, &current, &old, object, &name, warnings).await? {
+            return Ok(outcome);
+        }
+    }
+    Err(Failure::modified(request.group(), request.plural(), &name))
+}
+
+/// One attempt; `None` when somebody else was faster and the caller did not say which version is meant.
+async fn decide(
+    request: &Request<'_>,
+    current: &Arc<Stored>,
+    old: &Value,
+    mut object: Value,
+    name: &str,
+    mut warnings: Vec<String>,
+) -> Result<Option<Outcome>, Failure> {
+    let (server, row) = (request.server, &request.row);
+    let wanted = check_version(request, &mut object, old, name)?;
+    let mut attributes = Attributes {
+        user: request.user,
+        operation: Operation::Update,
+        row,
+        subresource: request.subresource(),
+        namespace: request.namespace().unwrap_or_default(),
+        name,
+        warnings: Vec::new(),
+    };
+    server.admission().mutate(server, &mut attributes, &mut object, Some(old)).await?;
+    row.default(&mut object);
+    row.prepare_update(&mut object, old, request.subresource());
+    let errors = row.validate_update(&object, old, request.subresource());
+    if !errors.is_empty() {
+        return Err(Failure::invalid(&row.resource.group, &row.kind, name, errors));
+    }
+    server.admission().validate(server, &mut attributes, Some(&object), Some(old)).await?;
+    warnings.append(&mut attributes.warnings);
+    escalation::check(server.authorizer(), request.user, row, &object, Some(old))?;
+    let allocated = server.services().allocate(row, &mut object, Some(old))?;
+    warnings.extend(row.warnings(&object, Some(old)));
+
+    if may_go(&object, request) {
+        if !request.call.options.dry_run {
+            let durability = request.durability();
+            if server.storage().delete(current.key.clone(), current.mod_revision, durability).await?.is_none() {
+                return lost(request, wanted, name);
+            }
+            server.services().release(row, old);
+        }
+        let shown = encoded(row, &object, current.key.clone(), current.mod_revision)?;
+        return Ok(Some(Outcome::stored(200, shown).warning(warnings)));
+    }
+    if same(&object, old) {
+        let unchanged = in_version(row, current.clone())?;
+        return Ok(Some(Outcome::stored(200, unchanged).warning(warnings)));
+    }
+    row.to_storage(&mut object);
+    let stored = encoded(row, &object, current.key.clone(), current.mod_revision)?;
+    if request.call.options.dry_run {
+        return Ok(Some(Outcome::stored(200, in_version(row, stored)?).warning(warnings)));
+    }
+    let (key, durability) = (current.key.clone(), request.durability());
+    let written = server.storage().replace(key, current.mod_revision, stored.value.clone(), durability).await?;
+    let Some(revision) = written else { return lost(request, wanted, name) };
+    allocated.keep();
+    let stored = in_version(row, Arc::new(stored.at(revision)))?;
+    Ok(Some(Outcome::stored(200, stored).warning(warnings)))
+}
+
+fn lost(request: &Request<'_>, wanted: bool, name: &str) -> Result<Option<Outcome>, Failure> {
+    if wanted { Err(Failure::modified(request.group(), request.plural(), name)) } else { Ok(None) }
+}
+
+/// The optimistic lock. True when the caller named the version.
+fn check_version(request: &Request<'_>, object: &mut Value, old: &Value, name: &str) -> Result<bool, Failure> {
+    let (group, plural) = (request.group().to_owned(), request.plural().to_owned());
+    let (row, before) = (request.row.clone(), old.part("metadata"));
+    let Some(metadata) = object.object("metadata") else {
+        return Err(Failure::bad_request("metadata: the field must be an object"));
+    };
+    let (uid, was) = (metadata.text("uid"), before.text("uid"));
+    if !uid.is_empty() && uid != was {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {was}");
+        return Err(Failure::conflict(&group, &plural, name, why));
+    }
+    let version = metadata.text("resourceVersion");
+    if version.is_empty() || version == "0" {
+        if !row.unconditional_update && request.call.verb == api::Verb::Update {
+            let error =
+                FieldError::invalid("metadata.resourceVersion", &Value::from(0), "must be specified for an update");
+            return Err(Failure::invalid(&group, &row.kind, name, vec![error]));
+        }
+        metadata.set("resourceVersion", before.text("resourceVersion"));
+        return Ok(false);
+    }
+    if version != before.text("resourceVersion") {
+        return Err(Failure::modified(&group, &plural, name));
+    }
+    // A patch's result carries the version that it was made from; only the patch itself could have named it.
+    Ok(request.call.verb == api::Verb::Update)
+}
+
+/// The object was only waiting for this: it is being deleted, nothing holds it, and its grace is over.
+fn may_go(object: &Value, request: &Request<'_>) -> bool {
+    let metadata = object.part("metadata");
+    if !metadata.has("deletionTimestamp") || !metadata.list("finalizers").is_empty() {
+        return false;
+    }
+    if request.group().is_empty() && request.plural() == "namespaces" {
+        return object.part("spec").list("finalizers").is_empty();
+    }
+    metadata.int("deletionGracePeriodSeconds").unwrap_or_default() == 0
+}
+
+/// Nothing changed but times of ownership.
+fn same(object: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (object.as_object(), old.as_object()) else { return object == old };
+    if new.len() != old.len() || new.iter().any(|(name, value)| name != "metadata" && old.get(name) != Some(value)) {
+        return false;
+    }
+    let (Some(Value::Object(new)), Some(Value::Object(old))) = (new.get("metadata"), old.get("metadata")) else {
+        return false;
+    };
+    new.len() == old.len()
+        && new.iter().all(|(name, value)| match old.get(name) {
+            Some(before) if name == "managedFields" => same_owners(value, before),
+            Some(before) => before == value,
+            None => false,
+        })
+}
+
+fn same_owners(new: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (new.as_array(), old.as_array()) else { return new == old };
+    new.len() == old.len()
+        && new.iter().zip(old).all(|(new, old)| {
+            ["manager", "operation", "apiVersion", "fieldsV1", "subresource"]
+                .iter()
+                .all(|field| new.get(field) == old.get(field))
+        })
+}
+
+/// PUT or apply of a name that does not exist.
+async fn create_instead(
+    request: &Request<'_>,
+    name: &str,
+    change: Change<'_>,
+    mut warnings: Vec<String>,
+) -> Result<Outcome, Failure> {
+    if request.subresource().is_some() {
+        return Err(request.not_found(name));
+    }
+    let mut object = match change {
+        Change::Replace(mut object) if request.row.create_on_update => {
+            if !object.part("metadata").text("uid").is_empty() {
+                let why = "Precondition failed: UID in precondition, but no object";
+                return Err(Failure::conflict(request.group(), request.plural(), name, why));
+            }
+            ownership::update(request, None, &mut object);
+            object
+        }
+        Change::Patch(PatchKind::Apply, body) => {
+            let mut object = ownership::apply(request, None, &complete(request, body)?)?;
+            let strictness = Strictness::parse(request.call.options.field_validation.as_deref())?;
+            warnings.extend(typed::check(&mut object, gvk(request), &[], strictness)?);
+            request.row.default(&mut object);
+            object
+        }
+        Change::Replace(_) | Change::Patch(..) | Change::Compute(_) => return Err(request.not_found(name)),
+    };
+    // Whoever may change may not create for that reason alone.
+    let call = api::Call { verb: api::Verb::Create, body: None, ..request.call.clone() };
+    request.server.authorize(request.user, &call)?;
+    create::check_place(request, &mut object)?;
+    if let Some(metadata) = object.object("metadata") {
+        metadata.unset("resourceVersion");
+    }
+    create::new(request, object, warnings).await
+}
+
+fn patched(request: &Request<'_>, old: &Value, kind: PatchKind, body: &Value) -> Result<Value, Failure> {
+    let (group, row) = (request.group(), &request.row);
+    let name = request.call.name.as_deref().unwrap_or_default();
+    let mut object = old.clone();
+    match kind {
+        PatchKind::Json => {
+            let bytes = serde_json::to_vec(body).map_err(Failure::internal)?;
+            let patch = schema::patch::JsonPatch::parse(&bytes)
+                .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))?;
+            patch.apply(&mut object).map_err(|error| {
+                let error = FieldError::invalid("patch", body, &error.to_string());
+                let mut failure = Failure::invalid(group, &row.kind, name, vec![error]);
+                failure.message = "the server rejected our request due to an error in our request".to_owned();
+                failure
+            })?;
+        }
+        PatchKind::Merge => {
+            if !body.is_object() {
+                return Err(Failure::bad_request("error decoding patch: a merge patch must be an object"));
+            }
+            schema::patch::merge(&mut object, body.clone());
+        }
+        PatchKind::Strategic => {
+            let ty = typed::of_row(row).ok_or_else(|| {
+                Failure::new(
+                    api::Reason::UnsupportedMediaType,
+                    "strategic merge patch is not supported for this resource; use JSON patch, merge patch or apply",
+                )
+            })?;
+            schema::patch::strategic_merge(&mut object, body.clone(), ty)
+                .map_err(|error| Failure::bad_request(error.to_string()))?;
+        }
+        PatchKind::Apply => {
+            return ownership::apply(request, Some(old), &complete(request, body.clone())?);
+        }
+    }
+    // A patch that names a version means that one; otherwise it is for whatever is there.
+    Ok(object)
+}
+
+/// An applied configuration with the name and namespace of its path.
+fn complete(request: &Request<'_>, mut config: Value) -> Result<Value, Failure> {
+    if !config.is_object() {
+        return Err(Failure::bad_request("error decoding YAML: the body is not an object"));
+    }
+    let kind = config.text("kind");
+    if kind.is_empty() || config.text("apiVersion").is_empty() {
+        return Err(Failure::bad_request("error decoding YAML: Object 'Kind' or 'apiVersion' is missing"));
+    }
+    if kind != request.row.kind {
+        return Err(Failure::bad_request(format!(
+            "the kind in the data ({kind}) does not match the expected kind ({})",
+            request.row.kind
+        )));
+    }
+    create::check_place(request, &mut config)?;
+    if let (Some(name), Some(metadata)) = (&request.call.name, config.object("metadata")) {
+        metadata.fill_text("name", name);
+    }
+    Ok(config)
+}
+
+fn gvk<'a>(request: &'a Request<'_>) -> [&'a str; 3] {
+    let resource = &request.row.resource;
+    [&resource.group, &resource.version, &request.row.kind]
+}
+
+/// Name and namespace must be those of the path.
+fn place(request: &Request<'_>, name: &str, object: &mut Value) -> Result<(), Failure> {
+    create::check_place(request, object)?;
+    let metadata = object.part("metadata");
+    let given = metadata.text("name");
+    if given != name {
+        return Err(Failure::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! Watch: what is there, then what changes, in order and without gaps.
+//!
+//! A watch reads from the resource's window of changes; the bytes of an event are made once for all watchers. With a
+//! selector an object that begins to match is ADDED and one that ceases to match is DELETED.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Call, EventKind, Failure, Row, WatchEvent, WatchResult};
+use bytes::Bytes;
+use futures::{Stream, stream};
+use rand::RngExt;
+use task::Shutdown;
+use tokio::time::Instant;
+
+use super::read::revision;
+use super::{Selection, cache_of, in_version};
+use crate::cache::{Cache, Change, Follower, Stored, TooOld};
+use crate::failures;
+use crate::server::ApiServer;
+
+/// Bookmarks are sent about this often to those who want them.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// The initial objects are handed on in pieces of this many.
+const INITIAL_EVENTS_MAX: usize = 256;
+
+/// One thing that a watch yields.
+pub enum Item {
+    /// An event in the bytes that all watchers share.
+    Shared(EventKind, Arc<Change>),
+    /// An event of this watch alone: the initial state, what a selector makes of a change, another version.
+    Own(EventKind, Arc<Stored>),
+    Bookmark(Bytes),
+    Failed(Failure),
+}
+
+pub struct Watch {
+    row: Arc<Row>,
+    cache: Arc<Cache>,
+    selection: Selection,
+    initial: VecDeque<Arc<Stored>>,
+    /// To be sent after the initial objects: they are complete as of this revision.
+    initial_end: Option<u64>,
+    follower: Follower,
+    /// The watcher knows everything up to here.
+    known: u64,
+    bookmark_at: Option<Instant>,
+    deadline: Instant,
+    shutdown: Shutdown,
+    ended: bool,
+}
+
+/// Opens a watch; a failure here is the answer to the request, later ones are events.
+pub async fn open(server: &ApiServer, row: Arc<Row>, call: Call) -> Result<Watch, Failure> {
+    let options = &call.options;
+    let namespace = call.namespace.as_deref().filter(|_| row.namespaced);
+    let mut selection = Selection::new(&row, namespace, options)?;
+    if let Some(name) = &call.name {
+        selection.only(name);
+    }
+    let asked = revision(options.resource_version.as_deref())?;
+    let resource = cache_of(server, &row)?;
+    let cache = server.cache().clone();
+    let streaming_list = options.send_initial_events == Some(true);
+    if options.send_initial_events.is_some() && options.resource_version_match.as_deref() != Some("NotOlderThan") {
+        return Err(Failure::bad_request(
+            "sendInitialEvents: Forbidden: requires setting resourceVersionMatch to NotOlderThan",
+        ));
+    }
+    let from_now = matches!(asked, None | Some(0));
+    let (initial, initial_end, follower, known) =
+        if streaming_list || (from_now && options.send_initial_events.is_none()) {
+            let wanted = match asked {
+                Some(asked) => asked,
+                None => server.store().read_index().await.map_err(|error| failures::of_store(&error))?,
+            };
+            cache.reach(wanted).await?;
+            let (snapshot, follower) = resource.snapshot_and_follow(selection.namespace.as_deref(), cache.revision());
+            let mut objects = snapshot.objects;
+            objects.retain(|stored| selection.matches(&row, stored));
+            let end = (streaming_list && options.allow_watch_bookmarks).then_some(snapshot.revision);
+            (objects.into(), end, follower, snapshot.revision)
+        } else {
+            let from = if from_now { cache.revision() } else { asked.unwrap_or_default() };
+            cache.reach(from).await?;
+            let follower = resource.follow(from).map_err(|error| failures::too_old(from, error.complete_after))?;
+            (VecDeque::new(), None, follower, from)
+        };
+    let lasts = match options.timeout_seconds.filter(|seconds| *seconds > 0) {
+        Some(seconds) => Duration::from_secs(seconds.min(86_400)),
+        None => server.limits().watch_min.mul_f64(server.rng().random_range(1.0..2.0)),
+    };
+    let now = Instant::now();
+    Ok(Watch {
+        row,
+        cache,
+        selection,
+        initial,
+        initial_end,
+        follower,
+        known,
+        bookmark_at: options.allow_watch_bookmarks.then(|| now + BOOKMARK_INTERVAL),
+        deadline: now + lasts,
+        shutdown: server.shutdown().clone(),
+        ended: false,
+    })
+}
+
+impl Watch {
+    /// The events, as many at a time as are there.
+    pub fn into_batches(self) -> impl Stream<Item = Vec<Item>> + Send + 'static {
+        stream::unfold(self, |mut watch| async move {
+            let batch = watch.next().await?;
+            Some((batch, watch))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Vec<Item>> {
+        if self.ended {
+            return None;
+        }
+        if !self.initial.is_empty() {
+            let count = self.initial.len().min(INITIAL_EVENTS_MAX);
+            let objects: Vec<_> = self.initial.drain(..count).collect();
+            let items = objects.into_iter().map(|stored| match in_version(&self.row, stored) {
+                Ok(stored) => Item::Own(EventKind::Added, stored),
+                Err(failure) => Item::Failed(failure),
+            });
+            return Some(items.collect());
+        }
+        if let Some(revision) = self.initial_end.take() {
+            return Some(vec![Item::Bookmark(bookmark(&self.row, revision, true))]);
+        }
+        loop {
+            let bookmark_at = self.bookmark_at.unwrap_or(self.deadline);
+            let changes = tokio::select! {
+                changes = self.follower.next() => changes,
+                () = tokio::time::sleep_until(bookmark_at.min(self.deadline)) => {
+                    if Instant::now() >= self.deadline {
+                        self.ended = true;
+                        return None;
+                    }
+                    match self.progress() {
+                        Some(items) => return Some(items),
+                        None => continue,
+                    }
+                }
+                () = self.shutdown.cancelled() => {
+                    self.ended = true;
+                    return None;
+                }
+            };
+            match changes {
+                Ok(changes) => {
+                    let items = self.items(&changes);
+                    if !items.is_empty() {
+                        return Some(items);
+                    }
+                }
+                Err(TooOld { complete_after }) => {
+                    self.ended = true;
+                    return Some(vec![Item::Failed(failures::too_old(self.known, complete_after))]);
+                }
+            }
+        }
+    }
+
+    /// What is due when the bookmark's time has come.
+    fn progress(&mut self) -> Option<Vec<Item>> {
+        self.bookmark_at = self.bookmark_at.map(|_| Instant::now() + BOOKMARK_INTERVAL);
+        // Read in this order: everything up to `reached` is in the window when the window is looked at.
+        let reached = self.cache.revision();
+        let changes = self.follower.ready().ok()?;
+        let mut items = self.items(&changes);
+        if changes.is_empty() && reached > self.known {
+            self.known = reached;
+            items.push(Item::Bookmark(bookmark(&self.row, reached, false)));
+        }
+        (!items.is_empty()).then_some(items)
+    }
+
+    fn items(&mut self, changes: &[Arc<Change>]) -> Vec<Item> {
+        let mut items = Vec::with_capacity(changes.len());
+        for change in changes {
+            self.known = change.revision;
+            if let Some(item) = self.item(change) {
+                items.push(item);
+            }
+        }
+        items
+    }
+
+    fn item(&self, change: &Arc<Change>) -> Option<Item> {
+        let before = change.previous.as_ref().filter(|previous| self.selection.matches(&self.row, previous));
+        let after = !change.deleted && self.selection.matches(&self.row, &change.object);
+        let kind = match (before, after) {
+            (None, false) => return None,
+            (None, true) => EventKind::Added,
+            (Some(_), true) => EventKind::Modified,
+            (Some(_), false) => EventKind::Deleted,
+        };
+        let ceased = kind == EventKind::Deleted && !change.deleted;
+        let native = self.row.storage == self.row.resource;
+        if native && !ceased {
+            return Some(Item::Shared(kind, change.clone()));
+        }
+        let object = match before {
+            Some(previous) if ceased => Arc::new(previous.at(change.revision)),
+            _ => change.object.clone(),
+        };
+        Some(match in_version(&self.row, object) {
+            Ok(object) => Item::Own(kind, object),
+            Err(failure) => Item::Failed(failure),
+        })
+    }
+}
+
+impl Item {
+    /// The event as components in this process take it.
+    pub fn into_event(self) -> WatchResult {
+        match self {
+            Item::Shared(kind, change) => Ok(WatchEvent { kind, object: change.served().clone() }),
+            Item::Own(kind, stored) => Ok(WatchEvent { kind, object: stored.served() }),
+            Item::Bookmark(object) => Ok(WatchEvent { kind: EventKind::Bookmark, object }),
+            Item::Failed(failure) => Err(failure),
+        }
+    }
+
+    /// The event as a line of JSON.
+    pub fn into_frame(self) -> Bytes {
+        match self {
+            Item::Shared(kind, change) => change.frame(kind),
+            Item::Own(kind, stored) => crate::cache::frame(name(kind), &stored),
+            Item::Bookmark(object) => line("BOOKMARK", &object),
+            Item::Failed(failure) => line("ERROR", failure.to_status().to_string().as_bytes()),
+        }
+    }
+}
+
+pub fn name(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Added => "ADDED",
+        EventKind::Modified => "MODIFIED",
+        EventKind::Deleted => "DELETED",
+        EventKind::Bookmark => "BOOKMARK",
+    }
+}
+
+/// A watch event's line from an object's JSON.
+pub fn line(kind: &str, object: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(object.len() + 40);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
+    out.into()
+}
+
+fn bookmark(row: &Row, revision: u64, initial_end: bool) -> Bytes {
+    let annotations = if initial_end { r#","annotations":{"k8s.io/initial-events-end":"true"}"# } else { "" };
+    let text = format!(
+        r#"{{"kind":"{}","apiVersion":"{}","metadata":{{"resourceVersion":"{revision}"{annotations}}}}}"#,
+        row.kind,
+        row.api_version(),
+    );
+    text.into()
+}
