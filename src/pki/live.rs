@@ -44,6 +44,21 @@ impl Live {
         let current = self.current.load();
         current.not_after - (current.not_after - current.not_before) / 3
     }
+
+    /// True if the time to renew it has come.
+    pub fn is_due(&self) -> bool {
+        self.renew_at() <= OffsetDateTime::now_utc()
+    }
+
+    /// How long until the time to renew it comes.
+    pub fn due_in(&self) -> std::time::Duration {
+        (self.renew_at() - OffsetDateTime::now_utc()).try_into().unwrap_or_default()
+    }
+
+    /// False once the certificate has expired.
+    pub fn is_valid(&self) -> bool {
+        self.current.load().not_after > OffsetDateTime::now_utc()
+    }
 }
 
 fn parse(issued: &Issued) -> Result<Current, Error> {
@@ -89,6 +104,7 @@ mod tests {
         let first = live.current.load().key.clone();
         let days_left = (live.renew_at() - OffsetDateTime::now_utc()).whole_days();
         assert!((242..=244).contains(&days_left), "{days_left}");
+        assert!(live.is_valid() && !live.is_due() && live.due_in().as_secs() > 240 * 86400);
         live.clone().replace(&authority.issue(&Profile::client("b", &[])).unwrap()).unwrap();
         assert_ne!(first.cert, live.current.load().key.cert);
     }
