@@ -1,7 +1,7 @@
 //! What stands in the request path: admission configuration, priority and fairness.
 
 use super::{Built, global};
-use crate::{defaults, validation};
+use crate::{defaults, print, validation};
 
 pub(super) fn add(rows: &mut Vec<Built>) {
     let admission = |plural, kind| {
@@ -9,24 +9,33 @@ pub(super) fn add(rows: &mut Vec<Built>) {
     };
     let flow = |plural, kind| global("flowcontrol.apiserver.k8s.io", "v1", plural, kind).status().generation();
     rows.extend([
-        admission("mutatingadmissionpolicies", "MutatingAdmissionPolicy").default(defaults::cluster::admission_policy),
+        admission("mutatingadmissionpolicies", "MutatingAdmissionPolicy")
+            .show(print::MUTATING_POLICIES, print::mutating_policy)
+            .default(defaults::cluster::admission_policy),
         admission("mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding")
+            .show(print::POLICY_BINDINGS, print::policy_binding)
             .default(defaults::cluster::admission_policy_binding),
         admission("mutatingwebhookconfigurations", "MutatingWebhookConfiguration")
+            .show(print::WEBHOOKS, print::webhooks)
             .validate(validation::admission::webhooks)
             .default(defaults::cluster::mutating_webhooks),
         admission("validatingadmissionpolicies", "ValidatingAdmissionPolicy")
+            .show(print::VALIDATING_POLICIES, print::validating_policy)
             .default(defaults::cluster::admission_policy)
             .status(),
         admission("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding")
+            .show(print::POLICY_BINDINGS, print::policy_binding)
             .default(defaults::cluster::admission_policy_binding),
         admission("validatingwebhookconfigurations", "ValidatingWebhookConfiguration")
+            .show(print::WEBHOOKS, print::webhooks)
             .validate(validation::admission::webhooks)
             .default(defaults::cluster::validating_webhooks),
         flow("flowschemas", "FlowSchema")
+            .show(print::FLOW_SCHEMAS, print::flow_schema)
             .validate(validation::admission::flow_schema)
             .default(defaults::cluster::flow_schema),
         flow("prioritylevelconfigurations", "PriorityLevelConfiguration")
+            .show(print::PRIORITY_LEVELS, print::priority_level)
             .validate(validation::admission::priority_level)
             .default(defaults::cluster::priority_level),
     ]);

@@ -4,6 +4,7 @@ use super::{Built, namespaced};
 use crate::{
     defaults,
     meta::{Generation, NameRule},
+    print,
     selector::SelectableField as Field,
     strategy::{convert, kinds},
     validation,
@@ -13,9 +14,11 @@ pub(super) fn add(rows: &mut Vec<Built>) {
     let apps = |plural, kind| namespaced("apps", "v1", plural, kind);
     rows.extend([
         apps("controllerrevisions", "ControllerRevision")
+            .show(print::REVISIONS, print::revision)
             .validate(validation::apps::controller_revision)
             .validate_update(validation::apps::controller_revision_update),
         apps("daemonsets", "DaemonSet")
+            .show(print::DAEMON_SETS, print::daemon_set)
             .prepare_create(kinds::daemon_set_create)
             .prepare_update(kinds::daemon_set_update)
             .validate(validation::apps::daemon_set)
@@ -26,6 +29,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .generation(),
         apps("deployments", "Deployment")
+            .show(print::DEPLOYMENTS, print::deployment)
             .prepare_update(kinds::workload_update)
             .validate(validation::apps::deployment)
             .validate_update(validation::apps::deployment_update)
@@ -36,6 +40,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .counts(Generation::SpecAndAnnotations),
         apps("replicasets", "ReplicaSet")
+            .show(print::REPLICA_SETS, print::replica_set)
             .prepare_update(kinds::workload_update)
             .validate(validation::apps::replica_set)
             .validate_update(validation::apps::replica_set_update)
@@ -46,6 +51,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .generation(),
         apps("statefulsets", "StatefulSet")
+            .show(print::STATEFUL_SETS, print::stateful_set)
             .prepare_update(kinds::workload_update)
             .validate(validation::apps::stateful_set)
             .validate_update(validation::apps::stateful_set_update)
@@ -57,12 +63,14 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .generation()
             .names(NameRule::Label),
         namespaced("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+            .show(print::AUTOSCALERS, print::autoscaler)
             .validate(validation::autoscaling::autoscaler)
             .default(defaults::apps::autoscaler)
             .short(&["hpa"])
             .category("all")
             .status(),
         namespaced("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+            .show(print::AUTOSCALERS, print::autoscaler_v1)
             .validate(validation::autoscaling::autoscaler)
             .default(defaults::apps::autoscaler_v1)
             .short(&["hpa"])
@@ -71,6 +79,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .stored_as("autoscaling", "v2", "horizontalpodautoscalers")
             .convert(convert::autoscaler_to_v2, convert::autoscaler_from_v2),
         namespaced("batch", "v1", "cronjobs", "CronJob")
+            .show(print::CRON_JOBS, print::cron_job)
             .validate(validation::batch::cron_job)
             .default(defaults::apps::cron_job)
             .short(&["cj"])
@@ -79,6 +88,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .generation()
             .names(NameRule::CronJob),
         namespaced("batch", "v1", "jobs", "Job")
+            .show(print::JOBS, print::job)
             .prepare_create(kinds::job_create)
             .validate(validation::batch::job)
             .validate_update(validation::batch::job_update)
@@ -88,6 +98,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .generation()
             .select(&[Field::at("status.successful", "status.succeeded", "0")]),
         namespaced("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+            .show(print::DISRUPTION_BUDGETS, print::disruption_budget)
             .validate(validation::autoscaling::disruption_budget)
             .short(&["pdb"])
             .status()

@@ -1,7 +1,7 @@
 //! Who may do what: RBAC, access reviews, certificate signing requests.
 
 use super::{Built, CREATE, global, namespaced};
-use crate::{defaults, meta::NameRule, selector::SelectableField as Field, strategy::kinds, validation};
+use crate::{defaults, meta::NameRule, print, selector::SelectableField as Field, strategy::kinds, validation};
 
 pub(super) fn add(rows: &mut Vec<Built>) {
     let review = |plural, kind| global("authorization.k8s.io", "v1", plural, kind).computed(CREATE);
@@ -14,6 +14,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         review("selfsubjectrulesreviews", "SelfSubjectRulesReview"),
         review("subjectaccessreviews", "SubjectAccessReview"),
         global(rbac, "v1", "clusterrolebindings", "ClusterRoleBinding")
+            .show(print::BINDINGS, print::binding)
             .validate(validation::authorization::cluster_role_binding)
             .validate_update(validation::authorization::cluster_role_binding_update)
             .default(defaults::cluster::binding)
@@ -25,6 +26,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .names(NameRule::PathSegment)
             .create_on_update(),
         namespaced(rbac, "v1", "rolebindings", "RoleBinding")
+            .show(print::BINDINGS, print::binding)
             .validate(validation::authorization::role_binding)
             .validate_update(validation::authorization::role_binding_update)
             .default(defaults::cluster::binding)
@@ -36,6 +38,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .names(NameRule::PathSegment)
             .create_on_update(),
         global(certificates, "v1", "certificatesigningrequests", "CertificateSigningRequest")
+            .show(print::SIGNING_REQUESTS, print::signing_request)
             .prepare_update(kinds::signing_request_update)
             .validate(validation::authorization::signing_request)
             .validate_update(validation::authorization::signing_request_update)

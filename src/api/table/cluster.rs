@@ -1,7 +1,7 @@
 //! The cluster's furniture: network, storage, scheduling, nodes, leases, devices.
 
 use super::{Built, global, namespaced};
-use crate::{defaults, meta::NameRule, selector::SelectableField as Field, strategy::kinds, validation};
+use crate::{defaults, meta::NameRule, print, selector::SelectableField as Field, strategy::kinds, validation};
 
 pub(super) fn add(rows: &mut Vec<Built>) {
     let networking = "networking.k8s.io";
@@ -9,6 +9,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
     let resource = "resource.k8s.io";
     rows.extend([
         namespaced("coordination.k8s.io", "v1", "leases", "Lease")
+            .show(print::LEASES, print::lease)
             .validate(validation::config::lease)
             .create_on_update()
             .conditional(),
@@ -17,16 +18,19 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .create_on_update()
             .conditional(),
         namespaced("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+            .show(print::ENDPOINT_SLICES, print::endpoint_slice)
             .validate(validation::service::endpoint_slice)
             .validate_update(validation::service::endpoint_slice_update)
             .default(defaults::service::endpoint_slice)
             .generation(),
         global(networking, "v1", "ingressclasses", "IngressClass")
+            .show(print::INGRESS_CLASSES, print::ingress_class)
             .validate(validation::network::ingress_class)
             .validate_update(validation::network::ingress_class_update)
             .default(defaults::service::ingress_class)
             .generation(),
         namespaced(networking, "v1", "ingresses", "Ingress")
+            .show(print::INGRESSES, print::ingress)
             .prepare_create(kinds::ingress_create)
             .validate(validation::network::ingress)
             .default(defaults::service::ingress)
@@ -36,16 +40,19 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .generation(),
         global(networking, "v1", "ipaddresses", "IPAddress").short(&["ip"]).names(NameRule::IpAddress),
         namespaced(networking, "v1", "networkpolicies", "NetworkPolicy")
+            .show(print::NETWORK_POLICIES, print::network_policy)
             .validate(validation::network::network_policy)
             .default(defaults::service::network_policy)
             .short(&["netpol"])
             .generation(),
         global(networking, "v1", "servicecidrs", "ServiceCIDR").status(),
         global("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass")
+            .show(print::RUNTIME_CLASSES, print::runtime_class)
             .default(defaults::cluster::runtime_class)
             .create_on_update()
             .conditional(),
         global("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass")
+            .show(print::PRIORITY_CLASSES, print::priority_class)
             .validate(validation::autoscaling::priority_class)
             .validate_update(validation::autoscaling::priority_class_update)
             .default(defaults::cluster::priority_class)
@@ -56,6 +63,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .conditional()
             .generation(),
         global(storage, "v1", "csinodes", "CSINode")
+            .show(print::CSI_NODES, print::csi_node)
             .validate(validation::storage::csi_node)
             .default(defaults::storage::csi_node)
             .conditional(),
@@ -63,22 +71,25 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::storage::capacity)
             .conditional(),
         global(storage, "v1", "storageclasses", "StorageClass")
+            .show(print::CLASSES, print::class)
             .validate(validation::storage::class)
             .validate_update(validation::storage::class_update)
             .default(defaults::storage::class)
             .short(&["sc"]),
         global(storage, "v1", "volumeattachments", "VolumeAttachment")
+            .show(print::ATTACHMENTS, print::attachment)
             .validate(validation::storage::attachment)
             .validate_update(validation::storage::attachment_update)
             .default(defaults::storage::attachment)
             .conditional()
             .status(),
         global(storage, "v1", "volumeattributesclasses", "VolumeAttributesClass").short(&["vac"]),
-        global(resource, "v1", "deviceclasses", "DeviceClass").generation(),
+        global(resource, "v1", "deviceclasses", "DeviceClass").show(print::NAME_AGE, print::name_age).generation(),
         namespaced(resource, "v1", "resourceclaims", "ResourceClaim")
             .default(defaults::cluster::resource_claim)
             .status(),
         namespaced(resource, "v1", "resourceclaimtemplates", "ResourceClaimTemplate")
+            .show(print::NAME_AGE, print::name_age)
             .default(defaults::cluster::resource_claim_template),
         global(resource, "v1", "resourceslices", "ResourceSlice")
             .generation()

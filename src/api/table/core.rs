@@ -5,6 +5,7 @@ use crate::{
     call::Verb,
     defaults,
     meta::NameRule,
+    print,
     selector::SelectableField as Field,
     strategy::{convert, kinds, pod, service},
     validation,
@@ -61,16 +62,19 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         core("bindings", "Binding").computed(CREATE),
         wide("componentstatuses", "ComponentStatus").computed(&[Verb::Get, Verb::List]).short(&["cs"]),
         core("configmaps", "ConfigMap")
+            .show(print::CONFIG_MAPS, print::config_map)
             .validate(validation::config::config_map)
             .validate_update(validation::config::config_map_update)
             .short(&["cm"]),
         core("endpoints", "Endpoints")
+            .show(print::ENDPOINTS, print::endpoints)
             .validate(validation::service::endpoints)
             .short(&["ep"])
             .key("services/endpoints")
             .create_on_update()
             .default(defaults::service::endpoints),
         core("events", "Event")
+            .show(print::EVENTS, print::event)
             .validate(validation::config::event)
             .default(defaults::config::event)
             .short(&["ev"])
@@ -82,6 +86,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .create_on_update()
             .default(defaults::config::limit_range),
         wide("namespaces", "Namespace")
+            .show(print::NAMESPACES, print::namespace)
             .prepare_create(kinds::namespace_create)
             .prepare_update(kinds::namespace_update)
             .validate(validation::config::namespace)
@@ -94,6 +99,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .select(&[Field::text("status.phase")])
             .default(defaults::config::namespace),
         wide("nodes", "Node")
+            .show(print::NODES, print::node)
             .prepare_create(|_| {})
             .validate(validation::node::node)
             .validate_update(validation::node::node_update)
@@ -104,6 +110,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .select(&[Field::boolean("spec.unschedulable")])
             .default(defaults::config::node),
         core("persistentvolumeclaims", "PersistentVolumeClaim")
+            .show(print::CLAIMS, print::claim)
             .prepare_create(kinds::pending)
             .validate(validation::storage::claim)
             .validate_update(validation::storage::claim_update)
@@ -111,6 +118,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .default(defaults::storage::claim),
         wide("persistentvolumes", "PersistentVolume")
+            .show(print::VOLUMES, print::volume)
             .prepare_create(kinds::pending)
             .validate(validation::storage::volume)
             .validate_update(validation::storage::volume_update)
@@ -118,6 +126,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .default(defaults::storage::volume),
         core("pods", "Pod")
+            .show(print::PODS, print::pod)
             .prepare_create(pod::prepare_create)
             .prepare_update(pod::prepare_update)
             .validate(validation::pod::create)
@@ -139,10 +148,12 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .select(POD_FIELDS)
             .default(defaults::pod::pod),
         core("podtemplates", "PodTemplate")
+            .show(print::POD_TEMPLATES, print::pod_template)
             .validate(validation::pod::pod_template)
             .generation()
             .default(defaults::pod::pod_template),
         core("replicationcontrollers", "ReplicationController")
+            .show(print::REPLICA_SETS, print::replication_controller)
             .prepare_update(kinds::workload_update)
             .validate(validation::apps::replication_controller)
             .short(&["rc"])
@@ -154,22 +165,25 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .select(&[Field::number("status.replicas")])
             .default(defaults::apps::replication_controller),
         core("resourcequotas", "ResourceQuota")
+            .show(print::QUOTAS, print::quota)
             .validate(validation::config::resource_quota)
             .validate_update(validation::config::resource_quota_update)
             .short(&["quota"])
             .status()
             .default(defaults::config::resource_quota),
         core("secrets", "Secret")
+            .show(print::SECRETS, print::secret)
             .validate(validation::config::secret)
             .validate_update(validation::config::secret_update)
             .select(&[Field::text("type")])
             .default(defaults::config::secret),
-        core("serviceaccounts", "ServiceAccount").short(&["sa"]).sub(
+        core("serviceaccounts", "ServiceAccount").show(print::NAME_AGE, print::name_age).short(&["sa"]).sub(
             "token",
             ["authentication.k8s.io", "v1", "TokenRequest"],
             CREATE,
         ),
         core("services", "Service")
+            .show(print::SERVICES, print::service)
             .prepare_create(service::prepare_create)
             .prepare_update(service::prepare_update)
             .validate(validation::service::service)
@@ -184,6 +198,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .select(&[Field::text("spec.clusterIP"), Field::text("spec.type")])
             .default(defaults::service::service),
         namespaced("events.k8s.io", "v1", "events", "Event")
+            .show(print::EVENTS, print::new_event)
             .convert(convert::event_to_core, convert::event_from_core)
             .validate(validation::config::new_event)
             .short(&["ev"])

@@ -1,7 +1,7 @@
 //! How the API itself grows: custom resource definitions and aggregated servers.
 
 use super::{Built, global};
-use crate::{defaults, meta::NameRule, strategy::kinds, validation};
+use crate::{defaults, meta::NameRule, print, strategy::kinds, validation};
 
 pub(super) fn add(rows: &mut Vec<Built>) {
     rows.extend([
@@ -17,6 +17,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .generation()
             .conditional(),
         global("apiregistration.k8s.io", "v1", "apiservices", "APIService")
+            .show(print::API_SERVICES, print::api_service)
             .names(NameRule::PathSegment)
             .validate(validation::admission::api_service)
             .default(defaults::cluster::api_service)

@@ -415,6 +415,12 @@ impl Built {
         self
     }
 
+    fn show(mut self, columns: &'static [Column], cells: fn(&Value, Timestamp) -> Vec<Value>) -> Built {
+        self.functions.columns = columns;
+        self.functions.cells = cells;
+        self
+    }
+
     fn finish(mut self) -> Arc<Row> {
         self.row.strategy = Arc::new(self.functions);
         Arc::new(self.row)
