@@ -1,5 +1,6 @@
 //! A container's writable layer on top of an image, and the sums of what files take.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -36,11 +37,12 @@ pub(crate) fn is_container_id(id: &str) -> bool {
         && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-/// Blocks and inodes below `dir`. Symbolic links are not followed; hard links count once per name. What vanishes
-/// meanwhile is left out.
+/// Blocks and inodes below `dir`. Symbolic links are not followed; hard links count once. What vanishes meanwhile is
+/// left out.
 pub(crate) fn usage(dir: &Path) -> Result<FsUsage, Error> {
     use std::os::unix::fs::MetadataExt;
     let mut usage = FsUsage { dir: dir.to_owned(), ..FsUsage::default() };
+    let mut linked = HashSet::new();
     let mut pending = vec![dir.to_owned()];
     while let Some(current) = pending.pop() {
         let entries = match std::fs::read_dir(&current) {
@@ -50,6 +52,9 @@ pub(crate) fn usage(dir: &Path) -> Result<FsUsage, Error> {
         };
         for entry in entries.flatten() {
             let Ok(metadata) = entry.metadata() else { continue };
+            if !metadata.is_dir() && metadata.nlink() > 1 && !linked.insert((metadata.dev(), metadata.ino())) {
+                continue;
+            }
             usage.used_bytes += metadata.blocks() * 512;
             usage.inodes_used += 1;
             if metadata.is_dir() {

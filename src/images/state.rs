@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use oci_spec::image::ImageConfiguration;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,9 @@ const RECORD_BYTES_MAX: u64 = 16 << 20;
 pub(crate) struct State {
     pub config: ImagesConfig,
     held: RwLock<Held>,
+    /// Held by whoever changes what is on disk, so that `held` is locked for moments only and readers never wait for a
+    /// disk.
+    changes: Mutex<()>,
     next: AtomicU64,
 }
 
@@ -125,7 +128,7 @@ impl State {
                 }
             }
         }
-        let state = Self { config, held: RwLock::default(), next: AtomicU64::new(next) };
+        let state = Self { config, held: RwLock::default(), changes: Mutex::default(), next: AtomicU64::new(next) };
         state.load_images(&mut held)?;
         state.load_rootfs(&mut held)?;
         *state.held.write() = held;
@@ -198,9 +201,10 @@ impl State {
 
     pub(crate) fn remove(&self, reference_or_id: &str) -> Result<(), Error> {
         {
-            let mut held = self.held.write();
-            let Some(id) = held.resolve(reference_or_id) else { return Ok(()) };
+            let _changes = self.changes.lock();
+            let Some(id) = self.held.read().resolve(reference_or_id) else { return Ok(()) };
             remove_file(&self.image_path(&id))?;
+            let mut held = self.held.write();
             held.images.remove(&id);
             held.names.retain(|_, named| *named != id);
         }
@@ -232,14 +236,14 @@ impl State {
         let layer = LayerDir { dir, chain_id: chain_id.to_owned(), diff_id: diff_id.to_owned(), usage };
         write_synced(&unpacked.join("layer.json"), &layer)?;
         sync_file_system(unpacked)?;
-        let mut held = self.held.write();
-        if let Some(present) = held.layers.get(chain_id) {
-            return Ok(present.clone());
+        let _changes = self.changes.lock();
+        if let Some(present) = self.layer(chain_id) {
+            return Ok(present);
         }
         fs::rename(unpacked, &layer.dir).at("renaming to", &layer.dir)?;
         sync_dir(&self.config.dir.join("layers"))?;
         let layer = Arc::new(layer);
-        held.layers.insert(chain_id.to_owned(), layer.clone());
+        self.held.write().layers.insert(chain_id.to_owned(), layer.clone());
         Ok(layer)
     }
 
@@ -252,11 +256,10 @@ impl State {
         tag: Option<String>,
         digest: Option<String>,
     ) -> Result<Arc<Image>, Error> {
-        let mut held = self.held.write();
-        let (mut repo_tags, mut repo_digests) = match held.images.get(id) {
-            Some(present) => (present.image.repo_tags.clone(), present.image.repo_digests.clone()),
-            None => (Vec::new(), Vec::new()),
-        };
+        let _changes = self.changes.lock();
+        let present = self.held.read().images.get(id).map(|held| held.image.clone());
+        let (mut repo_tags, mut repo_digests) =
+            present.as_ref().map(|image| (image.repo_tags.clone(), image.repo_digests.clone())).unwrap_or_default();
         let (had_tags, had_digests) = (repo_tags.len(), repo_digests.len());
         for (names, new) in [(&mut repo_tags, tag), (&mut repo_digests, digest)] {
             if let Some(name) = new.filter(|name| !names.contains(name)) {
@@ -264,14 +267,14 @@ impl State {
                 names.sort();
             }
         }
-        if let Some(present) = held.images.get(id)
+        if let Some(present) = present
             && (had_tags, had_digests) == (repo_tags.len(), repo_digests.len())
         {
-            return Ok(present.image.clone());
+            return Ok(present);
         }
         let record = ImageRecord {
             id: id.to_owned(),
-            sequence: held.sequence + 1,
+            sequence: self.held.read().sequence + 1,
             repo_tags,
             repo_digests,
             size_bytes: layers.iter().map(|layer| layer.usage.used_bytes).sum(),
@@ -279,12 +282,14 @@ impl State {
             config: without_history(config),
         };
         self.write_record(&record)?;
-        for former in held.insert(record.into_image(), layers) {
-            if let Some(former) = held.images.get(&former) {
-                self.write_record(&former.record())?;
+        let losers = self.held.write().insert(record.into_image(), layers);
+        for loser in losers {
+            let record = self.held.read().images.get(&loser).map(HeldImage::record);
+            if let Some(record) = record {
+                self.write_record(&record)?;
             }
         }
-        held.images.get(id).map(|held| held.image.clone()).ok_or_else(|| Error::ImageNotFound(id.to_owned()))
+        self.find(id).ok_or_else(|| Error::ImageNotFound(id.to_owned()))
     }
 
     fn write_record(&self, record: &ImageRecord) -> Result<(), Error> {
@@ -304,7 +309,8 @@ impl State {
             return Err(Error::BadContainerId(container_id.to_owned()));
         }
         let dir = self.config.dir.join("rootfs").join(container_id);
-        let mut held = self.held.write();
+        let _changes = self.changes.lock();
+        let held = self.held.read();
         if let Some(present) = held.rootfs.get(container_id) {
             if held.resolve(image_id).is_none_or(|id| id != present.image_id) && image_id != present.image_id {
                 return Err(Error::RootfsOfAnotherImage { container_id: container_id.to_owned() });
@@ -313,6 +319,7 @@ impl State {
         }
         let id = held.resolve(image_id).ok_or_else(|| Error::ImageNotFound(image_id.to_owned()))?;
         let layers = held.images.get(&id).map(|held| held.layers.clone()).unwrap_or_default();
+        drop(held);
         let temporary = self.temporary()?;
         let mut builder = fs::DirBuilder::new();
         // The upper directory is the container's root directory: everybody may enter it.
@@ -337,7 +344,8 @@ impl State {
             }
         }
         let rootfs = self.rootfs(&dir, &layers);
-        held.rootfs.insert(container_id.to_owned(), HeldRootfs { image_id: id, layers });
+        let kept = HeldRootfs { image_id: id, layers };
+        self.held.write().rootfs.insert(container_id.to_owned(), kept);
         Ok(rootfs)
     }
 
@@ -361,13 +369,13 @@ impl State {
         let dir = self.config.dir.join("rootfs").join(container_id);
         let doomed = self.temporary_path();
         {
-            let mut held = self.held.write();
+            let _changes = self.changes.lock();
             match fs::rename(&dir, &doomed) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).at("renaming", &dir),
             }
-            held.rootfs.remove(container_id);
+            self.held.write().rootfs.remove(container_id);
         }
         delete_tree(&doomed)?;
         self.collect_layers()
@@ -388,12 +396,14 @@ impl State {
     pub(crate) fn collect_layers(&self) -> Result<(), Error> {
         let mut doomed = Vec::new();
         {
-            let mut held = self.held.write();
-            let unused: Vec<_> = held.layers.values().filter(|layer| Arc::strong_count(layer) == 1).cloned().collect();
+            let _changes = self.changes.lock();
+            let unused: Vec<_> = {
+                let mut held = self.held.write();
+                held.layers.extract_if(|_, layer| Arc::strong_count(layer) == 1).map(|(_, layer)| layer).collect()
+            };
             for layer in unused {
                 let temporary = self.temporary_path();
                 fs::rename(&layer.dir, &temporary).at("renaming", &layer.dir)?;
-                held.layers.remove(&layer.chain_id);
                 doomed.push(temporary);
             }
         }

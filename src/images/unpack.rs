@@ -26,7 +26,7 @@ use crate::untar::{Entry, Kind, Untar};
 /// This much of the file system stays free.
 const DISK_FREE_BYTES_MIN: u64 = 64 << 20;
 /// How often the free space is looked at.
-const DISK_CHECK_EVERY_BYTES: u64 = 16 << 20;
+const DISK_CHECK_EVERY_BYTES: u64 = 4 << 20;
 /// What an entry counts besides its content, so that entries are bounded too.
 const ENTRY_COST_BYTES: u64 = 512;
 const COPY_BUFFER_BYTES: usize = 128 << 10;

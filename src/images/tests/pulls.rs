@@ -280,3 +280,80 @@ fn a_tag_that_moves_leaves_the_former_image_without_it() {
         assert!(matches!(images.prepare_rootfs(&name, "c").await, Err(Error::ImageNotFound(_))));
     });
 }
+
+#[test]
+fn a_mirror_over_tls_with_client_certificates() {
+    in_namespace(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        // One certificate for all: the server's own, its authority, and the client's.
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap();
+        // Made by the same authority, for the client.
+        let client_key = rcgen::KeyPair::generate().unwrap();
+        let issuer = rcgen::Issuer::from_params(&params, &key);
+        let client = rcgen::CertificateParams::new(vec!["node".to_owned()]).unwrap().signed_by(&client_key, &issuer);
+        for (name, pem) in
+            [("ca", certificate.pem()), ("cert", client.unwrap().pem()), ("key", client_key.serialize_pem())]
+        {
+            std::fs::write(dir.path().join(name), pem).unwrap();
+        }
+        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(clients.build().unwrap())
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        let registry = TestRegistry::start_with(Some(server)).await;
+        registry.add("x", "latest", &two_layers());
+        let yaml = |tls: &str| {
+            let address = registry.address;
+            let tls = tls.replace("DIR", dir.path().to_str().unwrap());
+            format!(
+                "mirrors: {{r.test: {{endpoint: ['https://{address}']}}}}\nconfigs: {{'{address}': {{tls: {tls}}}}}"
+            )
+        };
+        for (tls, works) in [
+            ("{insecure_skip_verify: true}", false),
+            ("{cert_file: DIR/cert, key_file: DIR/key}", false),
+            ("{ca_file: DIR/ca, cert_file: DIR/cert, key_file: DIR/key}", true),
+            ("{insecure_skip_verify: true, cert_file: DIR/cert, key_file: DIR/key}", true),
+        ] {
+            let store = tempfile::tempdir().unwrap();
+            let images = open(store.path(), &yaml(tls)).await;
+            // Only the mirror's part matters: the registry's own name resolves to nothing here.
+            let pull = tokio::time::timeout(std::time::Duration::from_secs(1), images.pull("r.test/x", None, |_| {}));
+            assert_eq!(matches!(pull.await, Ok(Ok(_))), works, "{tls}");
+        }
+    });
+}
+
+#[test]
+fn a_disk_that_fills_up_is_named_and_nothing_is_left() {
+    in_namespace(|| async {
+        use nix::mount::{MsFlags, mount};
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        mount(Some("tmpfs"), dir.path(), Some("tmpfs"), MsFlags::empty(), Some("size=66m")).unwrap();
+        let registry = TestRegistry::start().await;
+        let tar = Layer::default().file("zeros", &"\0".repeat(6 << 20)).tar();
+        registry.add("x", "latest", &image(&[(gzip(&tar), &tar)], false));
+        let images = open(dir.path(), "").await;
+        let text = chain_text(&images.pull(&registry.reference("x"), None, |_| {}).await.unwrap_err());
+        assert!(text.contains("no space left on device"), "{text}");
+        settled(&images).await;
+        assert!(names(dir.path(), "tmp").is_empty() && names(dir.path(), "layers").is_empty());
+        drop(images);
+        nix::mount::umount(dir.path()).unwrap();
+    });
+}

@@ -12,6 +12,7 @@ use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::build::Built;
 use crate::chain::sha256;
@@ -51,22 +52,37 @@ pub const BASIC: &str = "Basic dXNlcjpwYXNz";
 
 impl TestRegistry {
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Over TLS, if there is a configuration for it.
+    pub async fn start_with(tls: Option<rustls::ServerConfig>) -> Self {
+        let tls = tls.map(|config| tokio_rustls::TlsAcceptor::from(Arc::new(config)));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let registry = Self { address: listener.local_addr().unwrap(), content: Arc::default() };
         let serving = registry.clone();
         task::spawn("test registry", async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let registry = serving.clone();
+                let (registry, tls) = (serving.clone(), tls.clone());
                 task::spawn("test connection", async move {
-                    let service = hyper::service::service_fn(|request| registry.clone().answer(request));
-                    // Broken downloads are errors here.
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
+                    match tls {
+                        None => registry.serve(stream).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                registry.serve(stream).await;
+                            }
+                        }
+                    }
                 });
             }
         });
         registry
+    }
+
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let service = hyper::service::service_fn(|request| self.clone().answer(request));
+        // Broken downloads are errors here.
+        let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
     }
 
     pub fn add(&self, repository: &str, tag: &str, image: &Built) {
