@@ -11,7 +11,9 @@ use crate::{
     format::{self, Findings},
     names,
     path::Path,
+    strategy::kinds,
     table::Row,
+    validation::same,
 };
 
 pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
@@ -79,7 +81,8 @@ pub enum Generation {
     SpecAndAnnotations,
 }
 
-/// Gives a new object its identity: uid, creation time and, from `generateName`, its name.
+/// Gives a new object its identity: uid, creation time and, from `generateName`, its name; and what follows from it
+/// (a Job's selector, a namespace's label).
 pub fn begin(object: &mut Value, uid: String, now: Timestamp, rng: &mut impl Rng) {
     let Some(metadata) = object.object("metadata") else { return };
     for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
@@ -91,6 +94,7 @@ pub fn begin(object: &mut Value, uid: String, now: Timestamp, rng: &mut impl Rng
     }
     metadata.set("uid", uid);
     metadata.set("creationTimestamp", time(now));
+    kinds::identified(object);
 }
 
 /// `metav1.Time`: whole seconds, in UTC.
@@ -172,9 +176,9 @@ fn copy(metadata: &mut Value, before: &Value, name: &str) {
 /// Anything but type, metadata and status is another.
 fn differs(object: &Value, old: &Value) -> bool {
     let outside = |name: &str| matches!(name, "kind" | "apiVersion" | "metadata" | "status");
-    let (Some(new), Some(old)) = (object.as_object(), old.as_object()) else { return object != old };
-    new.iter().any(|(name, value)| !outside(name) && old.get(name).unwrap_or(&Value::Null) != value)
-        || old.iter().any(|(name, value)| !outside(name) && !value.is_null() && !new.contains_key(name))
+    let (Some(new), Some(before)) = (object.as_object(), old.as_object()) else { return object != old };
+    let mut names = new.keys().chain(before.keys().filter(|name| !new.contains_key(*name)));
+    names.any(|name| !outside(name) && !same(object.part(name), old.part(name)))
 }
 
 pub(crate) fn validate_create(object: &Value, row: &Row, errors: &mut Vec<FieldError>) {

@@ -10,6 +10,7 @@ use crate::{fields::Fields, selector::LabelSelector};
 mod cluster;
 mod core;
 mod duration;
+mod furniture;
 mod network;
 mod pod;
 mod storage;
@@ -17,6 +18,7 @@ mod workloads;
 
 pub(crate) use cluster::*;
 pub(crate) use core::*;
+pub(crate) use furniture::*;
 pub(crate) use network::*;
 pub(crate) use pod::*;
 pub(crate) use storage::*;

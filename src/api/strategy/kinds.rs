@@ -70,9 +70,14 @@ fn template_generation(object: &mut Value, generation: i64) {
     }
 }
 
-/// A Job that is not selected by hand selects by its own uid, with which it labels its pods.
 pub fn job_create(object: &mut Value) {
     clear_status(object);
+    job_selector(object);
+}
+
+/// A Job that is not selected by hand selects by its own uid, with which it labels its pods. One that has no uid
+/// yet gets this when it does ([`identified`]).
+fn job_selector(object: &mut Value) {
     let uid = object.part("metadata").text("uid").to_owned();
     let name = object.part("metadata").text("name").to_owned();
     let Some(spec) = object.object("spec") else { return };
@@ -93,6 +98,15 @@ pub fn job_create(object: &mut Value) {
     }
     if let Some(labels) = spec.object("selector").and_then(|selector| selector.object("matchLabels")) {
         labels.set("batch.kubernetes.io/controller-uid", uid);
+    }
+}
+
+/// What follows from a new object's uid and name, whether they are given before or after the object is prepared.
+pub(crate) fn identified(object: &mut Value) {
+    match (object.text("apiVersion"), object.text("kind")) {
+        ("batch/v1", "Job") => job_selector(object),
+        ("v1", "Namespace") => crate::defaults::config::namespace(object),
+        _ => {}
     }
 }
 
@@ -139,6 +153,12 @@ mod tests {
     fn a_job_selects_its_own_pods() {
         let mut job = json!({"metadata": {"name": "j", "uid": "u-1"}, "spec": {"template": {"spec": {}}}});
         job_create(&mut job);
+        let mut late = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"},
+            "spec": {"template": {"spec": {}}}});
+        job_create(&mut late);
+        late["metadata"]["uid"] = json!("u-1");
+        identified(&mut late);
+        assert_eq!(late["spec"], job["spec"]);
         assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u-1"}}));
         let labels = &job["spec"]["template"]["metadata"]["labels"];
         assert_eq!((&labels["job-name"], &labels["controller-uid"]), (&json!("j"), &json!("u-1")));

@@ -6,7 +6,7 @@ use crate::{
     meta::{Generation, NameRule},
     print,
     selector::SelectableField as Field,
-    strategy::{convert, kinds},
+    strategy::{convert, kinds, pod},
     validation,
 };
 
@@ -18,6 +18,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .validate(validation::apps::controller_revision)
             .validate_update(validation::apps::controller_revision_update),
         apps("daemonsets", "DaemonSet")
+            .warn(pod::template_warnings)
             .show(print::DAEMON_SETS, print::daemon_set)
             .prepare_create(kinds::daemon_set_create)
             .prepare_update(kinds::daemon_set_update)
@@ -29,6 +30,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .generation(),
         apps("deployments", "Deployment")
+            .warn(pod::template_warnings)
             .show(print::DEPLOYMENTS, print::deployment)
             .prepare_update(kinds::workload_update)
             .validate(validation::apps::deployment)
@@ -40,6 +42,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .counts(Generation::SpecAndAnnotations),
         apps("replicasets", "ReplicaSet")
+            .warn(pod::template_warnings)
             .show(print::REPLICA_SETS, print::replica_set)
             .prepare_update(kinds::workload_update)
             .validate(validation::apps::replica_set)
@@ -51,6 +54,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .generation(),
         apps("statefulsets", "StatefulSet")
+            .warn(pod::template_warnings)
             .show(print::STATEFUL_SETS, print::stateful_set)
             .prepare_update(kinds::workload_update)
             .validate(validation::apps::stateful_set)
@@ -88,6 +92,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .generation()
             .names(NameRule::CronJob),
         namespaced("batch", "v1", "jobs", "Job")
+            .warn(pod::template_warnings)
             .show(print::JOBS, print::job)
             .prepare_create(kinds::job_create)
             .validate(validation::batch::job)

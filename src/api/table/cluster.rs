@@ -38,15 +38,25 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .key("ingress")
             .status()
             .generation(),
-        global(networking, "v1", "ipaddresses", "IPAddress").short(&["ip"]).names(NameRule::IpAddress),
+        global(networking, "v1", "ipaddresses", "IPAddress")
+            .validate(validation::furniture::ip_address)
+            .validate_update(validation::furniture::ip_address_update)
+            .show(print::IP_ADDRESSES, print::ip_address)
+            .short(&["ip"])
+            .names(NameRule::IpAddress),
         namespaced(networking, "v1", "networkpolicies", "NetworkPolicy")
             .show(print::NETWORK_POLICIES, print::network_policy)
             .validate(validation::network::network_policy)
             .default(defaults::service::network_policy)
             .short(&["netpol"])
             .generation(),
-        global(networking, "v1", "servicecidrs", "ServiceCIDR").status(),
+        global(networking, "v1", "servicecidrs", "ServiceCIDR")
+            .validate(validation::furniture::service_cidr)
+            .show(print::SERVICE_CIDRS, print::service_cidr)
+            .status(),
         global("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass")
+            .validate(validation::furniture::runtime_class)
+            .validate_update(validation::furniture::runtime_class_update)
             .show(print::RUNTIME_CLASSES, print::runtime_class)
             .default(defaults::cluster::runtime_class)
             .create_on_update()
@@ -59,6 +69,9 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .short(&["pc"])
             .generation(),
         global(storage, "v1", "csidrivers", "CSIDriver")
+            .validate(validation::furniture::csi_driver)
+            .validate_update(validation::furniture::csi_driver_update)
+            .show(print::CSI_DRIVERS, print::csi_driver)
             .default(defaults::storage::csi_driver)
             .conditional()
             .generation(),
@@ -68,6 +81,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::storage::csi_node)
             .conditional(),
         namespaced(storage, "v1", "csistoragecapacities", "CSIStorageCapacity")
+            .show(print::CAPACITIES, print::capacity)
             .default(defaults::storage::capacity)
             .conditional(),
         global(storage, "v1", "storageclasses", "StorageClass")
@@ -83,15 +97,19 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::storage::attachment)
             .conditional()
             .status(),
-        global(storage, "v1", "volumeattributesclasses", "VolumeAttributesClass").short(&["vac"]),
+        global(storage, "v1", "volumeattributesclasses", "VolumeAttributesClass")
+            .show(print::ATTRIBUTES_CLASSES, print::attributes_class)
+            .short(&["vac"]),
         global(resource, "v1", "deviceclasses", "DeviceClass").show(print::NAME_AGE, print::name_age).generation(),
         namespaced(resource, "v1", "resourceclaims", "ResourceClaim")
+            .show(print::RESOURCE_CLAIMS, print::resource_claim)
             .default(defaults::cluster::resource_claim)
             .status(),
         namespaced(resource, "v1", "resourceclaimtemplates", "ResourceClaimTemplate")
             .show(print::NAME_AGE, print::name_age)
             .default(defaults::cluster::resource_claim_template),
         global(resource, "v1", "resourceslices", "ResourceSlice")
+            .show(print::RESOURCE_SLICES, print::resource_slice)
             .generation()
             .select(&[Field::text("spec.nodeName"), Field::text("spec.driver")]),
     ]);

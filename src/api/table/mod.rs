@@ -175,7 +175,7 @@ impl Row {
     }
 
     /// Resets what an author may not set. The caller gives the object its identity (uid, creation time, a generated
-    /// name) before, with [`meta::begin`]: some kinds derive fields from it.
+    /// name) with [`meta::begin`], before or after.
     pub fn prepare_create(&self, object: &mut Value) {
         self.strategy.prepare_create(object);
         meta::prepare_create(object, self.generation);

@@ -14,6 +14,7 @@ pub mod autoscaling;
 pub mod batch;
 pub mod config;
 pub mod container;
+pub mod furniture;
 pub mod labels;
 pub mod network;
 pub mod node;
@@ -154,25 +155,57 @@ impl Check<'_> {
     }
 }
 
-/// Equal as Go compares API objects: what is missing, null or empty is the same.
+/// Fields that are maps or plain structs in Go, where an empty one says no more than none.
+const EMPTY_IS_NONE: &[&str] = &[
+    "annotations",
+    "binaryData",
+    "data",
+    "labels",
+    "limits",
+    "matchLabels",
+    "metadata",
+    "nodeSelector",
+    "overhead",
+    "parameters",
+    "requests",
+    "resources",
+    "status",
+    "strategy",
+    "updateStrategy",
+];
+
+/// Equal as Go compares API objects (`Semantic.DeepEqual`): a missing field is as good as null, an empty string or an
+/// empty list. An empty object mostly says something (`emptyDir: {}`, `podSelector: {}`) and is none only where
+/// that is known.
 pub(crate) fn same(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Object(left_fields), Value::Object(right_fields)) => {
-            left_fields.iter().all(|(name, value)| same(value, right.part(name)))
-                && right_fields.iter().all(|(name, value)| left_fields.contains_key(name) || is_empty(value))
+            let pair = |name: &String, value: &Value, other: &Value| {
+                let none = |value: &Value| {
+                    is_none(value) || (is_empty_object(value) && EMPTY_IS_NONE.contains(&name.as_str()))
+                };
+                same(value, other) || (none(value) && none(other))
+            };
+            left_fields.iter().all(|(name, value)| pair(name, value, right.part(name)))
+                && right_fields
+                    .iter()
+                    .all(|(name, value)| left_fields.contains_key(name) || pair(name, value, &Value::Null))
         }
         (Value::Array(left), Value::Array(right)) => {
             left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(left, right))
         }
-        _ => left == right || (is_empty(left) && is_empty(right)),
+        _ => left == right || (is_none(left) && is_none(right)),
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+fn is_empty_object(value: &Value) -> bool {
+    value.as_object().is_some_and(serde_json::Map::is_empty)
+}
+
+fn is_none(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Array(list) => list.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
         Value::String(text) => text.is_empty(),
         _ => false,
     }

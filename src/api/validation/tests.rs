@@ -268,6 +268,17 @@ fn configuration_is_refused_with_the_field_and_the_reason() {
     assert_eq!(errors[1], "spec.ports: Required value");
 }
 
+#[test]
+fn what_says_nothing_is_no_difference() {
+    use super::same;
+    assert!(same(&json!({"a": null, "labels": {}, "args": []}), &json!({})));
+    assert!(same(&json!({}), &json!({"labels": {}, "b": ""})));
+    assert!(!same(&json!({"podSelector": {}}), &json!({"namespaceSelector": {}})));
+    assert!(!same(&json!({"emptyDir": {}}), &json!({})));
+    assert!(!same(&json!({"n": 0}), &json!({})));
+    assert!(!same(&json!([1, 2]), &json!([2, 1])));
+}
+
 /// Hostile shapes: anything may stand where an object is expected.
 #[test]
 fn nothing_panics() {
