@@ -73,9 +73,9 @@ pub fn start(config: Config, client: impl Fn(&str) -> Client, signer: Arc<dyn Si
     begin("garbage", client("generic-garbage-collector"), shutdown, move |client, stop| {
         garbage::run(client, collected.clone(), stop)
     });
-    let ca_pem = config.ca_pem;
+    let (ca_pem, publisher) = (config.ca_pem, client("root-ca-cert-publisher"));
     begin("serviceaccount", client("service-account-controller"), shutdown, move |client, stop| {
-        serviceaccount::run(client, ca_pem.clone(), stop)
+        serviceaccount::run(client, publisher.clone(), ca_pem.clone(), stop)
     });
     let reserved = config.reserved_addresses;
     begin("certificates", client("certificate-controller"), shutdown, move |client, stop| {

@@ -16,6 +16,8 @@ const DESCRIPTION: &str = "kubernetes.io/description";
 
 struct Accounts {
     client: Client,
+    /// Publishes the CA as another identity, as upstream's two controllers do.
+    publisher: Client,
     namespaces: Arc<Informer<Namespace>>,
     accounts: Arc<Informer<ServiceAccount>>,
     maps: Arc<Informer<ConfigMap>>,
@@ -23,12 +25,13 @@ struct Accounts {
 }
 
 /// `ca_pem` is the bundle that pods verify the API server with.
-pub async fn run(client: Client, ca_pem: String, shutdown: Shutdown) -> Result<(), Failure> {
+pub async fn run(client: Client, publisher: Client, ca_pem: String, shutdown: Shutdown) -> Result<(), Failure> {
     let controller = Arc::new(Accounts {
         namespaces: client.informer(Scope::all()),
         accounts: client.informer(Scope::fields("metadata.name=default")),
         maps: client.informer(Scope::fields(format!("metadata.name={CA_CONFIG_MAP}"))),
         client,
+        publisher,
         ca_pem,
     });
     controller.namespaces.synced().await;
@@ -76,11 +79,11 @@ impl Accounts {
                                    internal endpoints such as the internal service IP or kubernetes.default.svc.";
                 metadata.annotations = Some(BTreeMap::from([(DESCRIPTION.to_owned(), description.to_owned())]));
                 let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
-                there_is_fine(self.client.create(&map).await)?;
+                there_is_fine(self.publisher.create(&map).await)?;
             }
             Some(map) if map.data.as_ref() != Some(&data) => {
                 let patch = json!([{"op": "add", "path": "/data", "value": data}]);
-                self.client.patch::<ConfigMap>(namespace, CA_CONFIG_MAP, Patch::Json(patch)).await?;
+                self.publisher.patch::<ConfigMap>(namespace, CA_CONFIG_MAP, Patch::Json(patch)).await?;
             }
             Some(_) => {}
         }
