@@ -13,9 +13,10 @@
 //!   container's rootfs and no pull in flight refers to it.
 //! - Nothing in an image can name a path outside of the directory its layer is unpacked into.
 //!
-//! Limitations: one process at a time may have a store open. Compressed blobs are not kept, so images cannot
-//! be pushed or exported. Only `sha256` digests. No HTTP proxies. Hard links to files of a lower layer and
-//! sparse tar entries are refused.
+//! Limitations: one process at a time may have a store open. Compressed blobs are not kept, so images cannot be
+//! pushed or exported, and an interrupted pull begins its unfinished layers anew. Only `sha256` digests. No HTTP
+//! proxies. Hard links to files of a lower layer and sparse tar entries are refused. A layer that puts a file below
+//! what is a symbolic link in a lower layer hides that link with a directory.
 //!
 //! The registry client is our own over hyper: `oci-client` hides reqwest, which cannot be given client
 //! certificates per registry, path rewrites or a name resolver that is safe in a static executable with our
