@@ -251,9 +251,14 @@ fn kubernetes_service(server: &ApiServer) -> Vec<Object> {
         "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
         "ports": [{"name": "https", "port": config.advertise_port, "protocol": "TCP"}],
     });
-    vec![
-        (Resource::new("", "v1", "services"), Some("default"), service),
+    let mut objects = vec![(Resource::new("", "v1", "services"), Some("default"), service)];
+    if config.advertise_address.is_loopback() || config.advertise_address.is_unspecified() {
+        tracing::warn!(address, "Pods cannot reach the API server at this address; `kubernetes` gets no endpoints");
+        return objects;
+    }
+    objects.extend([
         (Resource::new("", "v1", "endpoints"), Some("default"), endpoints),
         (Resource::new("discovery.k8s.io", "v1", "endpointslices"), Some("default"), slice),
-    ]
+    ]);
+    objects
 }

@@ -17,6 +17,7 @@ use crate::endpoints;
 use crate::failures;
 use crate::http::body::{self, Body};
 use crate::http::negotiate::{self, Form, Shape};
+use crate::http::protobuf;
 use crate::http::respond;
 use crate::http::shape::{self, Include};
 use crate::identity::Identity;
@@ -260,13 +261,17 @@ fn decode(
     headers: &http::HeaderMap,
     bytes: &Bytes,
 ) -> Result<(Option<Value>, Vec<String>), Failure> {
-    const OBJECTS: &str = "application/json, application/yaml";
+    const OBJECTS: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
     const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
                            application/strategic-merge-patch+json, application/apply-patch+yaml";
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
     let media_type = request::media_type(content_type);
     if bytes.is_empty() && matches!(call.verb, Verb::Delete | Verb::DeleteCollection) {
         return Ok((None, Vec::new()));
+    }
+    if call.verb != Verb::Patch && media_type == "application/vnd.kubernetes.protobuf" {
+        let object = protobuf::decode(bytes).map_err(|error| Failure::bad_request(error.to_string()))?;
+        return Ok((Some(object), Vec::new()));
     }
     let yaml = match (call.verb, call.options.patch, media_type) {
         (Verb::Patch, Some(kind), _) => kind == PatchKind::Apply,

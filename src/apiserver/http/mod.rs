@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod negotiate;
+pub mod protobuf;
 pub mod respond;
 pub mod serve;
 pub mod shape;

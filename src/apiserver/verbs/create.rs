@@ -44,9 +44,10 @@ pub async fn new(request: &Request<'_>, mut object: Value, mut warnings: Vec<Str
     };
     server.admission().mutate(server, &mut attributes, &mut object, None).await?;
     row.default(&mut object);
-    row.prepare_create(&mut object);
+    // Kinds may derive things from their uid, as Jobs their selector.
     let uid = server::uid(&mut server.rng());
     api::meta::begin(&mut object, uid, request.now, &mut server.rng());
+    row.prepare_create(&mut object);
     let errors = row.validate_create(&object);
     if !errors.is_empty() {
         let name = object.part("metadata").text("name");
