@@ -79,6 +79,8 @@ pub enum Generation {
     Spec,
     /// Also a change of annotations.
     SpecAndAnnotations,
+    /// Also a change of labels.
+    SpecAndLabels,
 }
 
 /// Gives a new object its identity: uid, creation time and, from `generateName`, its name; and what follows from it
@@ -139,14 +141,15 @@ pub(crate) fn prepare_create(object: &mut Value, generation: Generation) {
 }
 
 pub(crate) fn prepare_update(object: &mut Value, old: &Value, generation: Generation) {
+    let other = |name: &str| {
+        let (new, before) = (object.part("metadata").map(name), old.part("metadata").map(name));
+        new.filter(|all| !all.is_empty()) != before.filter(|all| !all.is_empty())
+    };
     let counts = match generation {
         Generation::None => false,
         Generation::Spec => differs(object, old),
-        Generation::SpecAndAnnotations => {
-            differs(object, old)
-                || object.part("metadata").map("annotations").filter(|all| !all.is_empty())
-                    != old.part("metadata").map("annotations").filter(|all| !all.is_empty())
-        }
+        Generation::SpecAndAnnotations => differs(object, old) || other("annotations"),
+        Generation::SpecAndLabels => differs(object, old) || other("labels"),
     };
     let before = old.part("metadata");
     let Some(metadata) = object.object("metadata") else { return };

@@ -251,23 +251,26 @@ fn number(digits: &str) -> i128 {
 const TOO_MUCH: i128 = i128::MAX / 2;
 
 fn decimal_nanos(whole: &str, fraction: &str, exponent: i32) -> i128 {
-    let digits = format!("{whole}{fraction}");
-    let digits = digits.trim_start_matches('0');
-    if digits.is_empty() {
+    let digits = whole.bytes().chain(fraction.bytes()).skip_while(|&digit| digit == b'0');
+    let count = digits.clone().count();
+    if count == 0 {
         return 0;
     }
     let shift = 9 + i64::from(exponent) - fraction.len() as i64;
-    let length = digits.len() as i64 + shift;
+    let length = count as i64 + shift;
     if length > DIGITS_MAX as i64 {
         return TOO_MUCH;
     }
+    let number = |digits: &mut dyn Iterator<Item = u8>| {
+        digits.fold(0, |sum: i128, digit| sum * 10 + i128::from(digit.wrapping_sub(b'0')))
+    };
     if shift >= 0 {
-        return number(digits) * 10_i128.pow(u32::try_from(shift).unwrap_or_default());
+        return number(&mut digits.clone()) * 10_i128.pow(u32::try_from(shift).unwrap_or_default());
     }
     // Some digits are finer than a billionth: whatever they say, it is more than nothing.
     let kept = usize::try_from(length.max(0)).unwrap_or_default();
-    let lost = digits.bytes().skip(kept).any(|digit| digit != b'0') || length < 0;
-    number(&digits[..kept]) + i128::from(lost)
+    let lost = digits.clone().skip(kept).any(|digit| digit != b'0') || length < 0;
+    number(&mut digits.take(kept)) + i128::from(lost)
 }
 
 fn binary_nanos(whole: &str, fraction: &str, exponent: u32) -> i128 {

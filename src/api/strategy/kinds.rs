@@ -41,14 +41,40 @@ pub fn ingress_create(object: &mut Value) {
     object.set("status", json!({"loadBalancer": {}}));
 }
 
-/// The labels of workloads are the owner's, not the status writer's.
-pub fn workload_update(object: &mut Value, old: &Value, subresource: Option<&str>) {
+/// The labels of a Deployment are its author's, not those of who writes its status.
+pub fn deployment_update(object: &mut Value, old: &Value, subresource: Option<&str>) {
     isolate_status(object, old, subresource);
-    if subresource == Some("status")
-        && let Some(metadata) = object.object("metadata")
-    {
-        keep(metadata, old.part("metadata"), "labels");
+    keep_metadata(object, old, subresource, &["labels"]);
+}
+
+/// For kinds whose status is written without touching anything else (upstream's `ResetObjectMetaForStatus`).
+pub fn strict_status_update(object: &mut Value, old: &Value, subresource: Option<&str>) {
+    isolate_status(object, old, subresource);
+    keep_metadata(object, old, subresource, &["labels", "annotations", "finalizers", "ownerReferences"]);
+}
+
+fn keep_metadata(object: &mut Value, old: &Value, subresource: Option<&str>, names: &[&str]) {
+    if subresource != Some("status") {
+        return;
     }
+    if let Some(metadata) = object.object("metadata") {
+        for name in names {
+            keep(metadata, old.part("metadata"), name);
+        }
+    }
+}
+
+/// Of a secret that an account may use, the name alone counts.
+pub fn service_account(object: &mut Value) {
+    for secret in object.list_mut("secrets") {
+        if let Some(fields) = secret.as_object_mut() {
+            fields.retain(|name, _| name == "name");
+        }
+    }
+}
+
+pub fn service_account_update(object: &mut Value, _old: &Value, _subresource: Option<&str>) {
+    service_account(object);
 }
 
 pub fn daemon_set_create(object: &mut Value) {
@@ -58,7 +84,7 @@ pub fn daemon_set_create(object: &mut Value) {
 
 /// Counts the changes of the template, which pods carry as a label.
 pub fn daemon_set_update(object: &mut Value, old: &Value, subresource: Option<&str>) {
-    workload_update(object, old, subresource);
+    isolate_status(object, old, subresource);
     let before = old.part("metadata").part("annotations").text(TEMPLATE_GENERATION).parse().unwrap_or(1);
     let changed = object.part("spec").part("template") != old.part("spec").part("template");
     template_generation(object, before + i64::from(changed));
@@ -162,6 +188,21 @@ mod tests {
         assert_eq!(job["spec"]["selector"], json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u-1"}}));
         let labels = &job["spec"]["template"]["metadata"]["labels"];
         assert_eq!((&labels["job-name"], &labels["controller-uid"]), (&json!("j"), &json!("u-1")));
+    }
+
+    #[test]
+    fn a_status_writer_sets_no_labels() {
+        let old = json!({"metadata": {"labels": {"a": "1"}}, "spec": {}});
+        let new = json!({"metadata": {"labels": {"a": "2"}, "finalizers": ["x/y"]}, "spec": {}, "status": {"n": 1}});
+        let mut deployment = new.clone();
+        deployment_update(&mut deployment, &old, Some("status"));
+        assert_eq!(deployment["metadata"], json!({"labels": {"a": "1"}, "finalizers": ["x/y"]}));
+        let mut attachment = new.clone();
+        strict_status_update(&mut attachment, &old, Some("status"));
+        assert_eq!(attachment["metadata"], json!({"labels": {"a": "1"}}));
+        let mut plain = new;
+        deployment_update(&mut plain, &old, None);
+        assert_eq!(plain["metadata"]["labels"], json!({"a": "2"}));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What stands in the request path: admission configuration, priority and fairness.
 
 use super::{Built, global};
-use crate::{defaults, print, validation};
+use crate::{defaults, print, strategy::kinds, validation};
 
 pub(super) fn add(rows: &mut Vec<Built>) {
     let admission = |plural, kind| {
@@ -20,6 +20,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .validate(validation::admission::webhooks)
             .default(defaults::cluster::mutating_webhooks),
         admission("validatingadmissionpolicies", "ValidatingAdmissionPolicy")
+            .prepare_update(kinds::strict_status_update)
             .show(print::VALIDATING_POLICIES, print::validating_policy)
             .default(defaults::cluster::admission_policy)
             .status(),

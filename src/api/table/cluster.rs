@@ -1,7 +1,14 @@
 //! The cluster's furniture: network, storage, scheduling, nodes, leases, devices.
 
 use super::{Built, global, namespaced};
-use crate::{defaults, meta::NameRule, print, selector::SelectableField as Field, strategy::kinds, validation};
+use crate::{
+    defaults,
+    meta::{Generation, NameRule},
+    print,
+    selector::SelectableField as Field,
+    strategy::kinds,
+    validation,
+};
 
 pub(super) fn add(rows: &mut Vec<Built>) {
     let networking = "networking.k8s.io";
@@ -22,7 +29,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .validate(validation::service::endpoint_slice)
             .validate_update(validation::service::endpoint_slice_update)
             .default(defaults::service::endpoint_slice)
-            .generation(),
+            .counts(Generation::SpecAndLabels),
         global(networking, "v1", "ingressclasses", "IngressClass")
             .show(print::INGRESS_CLASSES, print::ingress_class)
             .validate(validation::network::ingress_class)
@@ -51,6 +58,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .short(&["netpol"])
             .generation(),
         global(networking, "v1", "servicecidrs", "ServiceCIDR")
+            .prepare_update(kinds::strict_status_update)
             .validate(validation::furniture::service_cidr)
             .show(print::SERVICE_CIDRS, print::service_cidr)
             .status(),
@@ -91,6 +99,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::storage::class)
             .short(&["sc"]),
         global(storage, "v1", "volumeattachments", "VolumeAttachment")
+            .prepare_update(kinds::strict_status_update)
             .show(print::ATTACHMENTS, print::attachment)
             .validate(validation::storage::attachment)
             .validate_update(validation::storage::attachment_update)
@@ -102,6 +111,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .short(&["vac"]),
         global(resource, "v1", "deviceclasses", "DeviceClass").show(print::NAME_AGE, print::name_age).generation(),
         namespaced(resource, "v1", "resourceclaims", "ResourceClaim")
+            .prepare_update(kinds::strict_status_update)
             .show(print::RESOURCE_CLAIMS, print::resource_claim)
             .default(defaults::cluster::resource_claim)
             .status(),

@@ -154,7 +154,6 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::pod::pod_template),
         core("replicationcontrollers", "ReplicationController")
             .show(print::REPLICA_SETS, print::replication_controller)
-            .prepare_update(kinds::workload_update)
             .validate(validation::apps::replication_controller)
             .short(&["rc"])
             .category("all")
@@ -177,11 +176,12 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .validate_update(validation::config::secret_update)
             .select(&[Field::text("type")])
             .default(defaults::config::secret),
-        core("serviceaccounts", "ServiceAccount").show(print::NAME_AGE, print::name_age).short(&["sa"]).sub(
-            "token",
-            ["authentication.k8s.io", "v1", "TokenRequest"],
-            CREATE,
-        ),
+        core("serviceaccounts", "ServiceAccount")
+            .prepare_create(kinds::service_account)
+            .prepare_update(kinds::service_account_update)
+            .show(print::NAME_AGE, print::name_age)
+            .short(&["sa"])
+            .sub("token", ["authentication.k8s.io", "v1", "TokenRequest"], CREATE),
         core("services", "Service")
             .show(print::SERVICES, print::service)
             .prepare_create(service::prepare_create)
