@@ -212,9 +212,9 @@ impl Deployments {
             None => observed.new = Some(Arc::new(self.create_new(deployment, observed, current).await?)),
         }
         if revision(&deployment.metadata) != current {
-            let key = Key::of(deployment);
-            let patch = json!({"metadata": {"annotations": {REVISION: current.to_string()}}});
-            *deployment = self.client.patch::<Deployment>(&key.namespace, &key.name, Patch::Merge(patch)).await?;
+            let annotations = deployment.metadata.annotations.get_or_insert_default();
+            annotations.insert(REVISION.to_owned(), current.to_string());
+            *deployment = self.client.update(deployment).await?;
         }
         Ok(())
     }
