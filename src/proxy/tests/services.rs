@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use network::{Network, NetworkConfig, PodAttach};
+use network::{Network, NetworkConfig, Peer, PodAttach};
 use proxy::ProxyConfig;
 use serde_json::{Value, json};
 use task::Shutdown;
@@ -87,7 +87,20 @@ fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 
 #[test]
 fn a_service_is_reached_from_everywhere() {
+    reached_from_everywhere("0");
+}
+
+/// Other programs, Docker for one, have bridged packets pass the rules for routed ones.
+#[test]
+fn a_service_is_reached_from_everywhere_where_bridged_packets_are_filtered_too() {
+    reached_from_everywhere("1");
+}
+
+fn reached_from_everywhere(bridge_filter: &str) {
     let node = Node::new();
+    // Kernels that have no such thing have no such trouble.
+    let setting = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    node.host.sh(&format!("[ ! -e {setting} ] || echo {bridge_filter} > {setting}"));
     let ((one, one_ip), (_two, two_ip)) = (node.pod("one"), node.pod("two"));
     node.service(
         "web",
@@ -229,6 +242,32 @@ fn udp_flows_follow_their_service() {
         node.endpoints("names", &port, &[&two_ip]);
         // The same socket, so the kernel knows the flow.
         eventually("two answers", || ask() == "two");
+    });
+}
+
+#[test]
+fn endpoints_on_another_node_are_reached_through_the_overlay() {
+    let node = Node::new();
+    let config = NetworkConfig::new("10.42.2.0/24".parse().unwrap(), "10.42.0.0/16".parse().unwrap());
+    let far = node.other.block_on(Network::start(config)).unwrap();
+    let peer = |network: &Network| Peer { node_ip: network.node_ip(), pod_cidr: network.pod_cidr() };
+    let peers = vec![peer(&node.network), peer(&far)];
+    node.host.block_on(node.network.set_peers(peers.clone())).unwrap();
+    node.other.block_on(far.set_peers(peers)).unwrap();
+    let (asker, asker_ip) = node.pod("asker");
+    let pod = Host::new();
+    let attach = PodAttach { id: "far".to_owned(), netns: pod.path(), ifname: "eth0".to_owned() };
+    node.other.block_on(far.attach(attach)).unwrap();
+    pod.serve(80, "far");
+    let ports = json!([{"port": 80, "nodePort": 30080}]);
+    node.service("web", json!({"type": "NodePort", "clusterIP": "10.43.0.7", "ports": ports}));
+    node.endpoints("web", &json!({"port": 80}), &["10.42.2.2"]);
+    node.proxied(|| {
+        eventually("the Service is routed", || asker.ask("10.43.0.7:80").is_ok());
+        assert_eq!(asker.ask("10.43.0.7:80").unwrap(), format!("far to {asker_ip}"));
+        assert!(node.host.ask("10.43.0.7:80").is_ok());
+        // The answer comes back through the node that was asked.
+        assert_eq!(node.other.ask("192.0.2.1:30080").unwrap(), "far to 10.42.1.0");
     });
 }
 
