@@ -11,7 +11,7 @@ use crate::config::{
     Names, NetworkConfig, Peer, PodAddresses, PodAttach, gateway_address, gateway_mac, only_ipv4, vtep_mac,
 };
 use crate::netlink::route::{Link, Route, Rtnetlink, VxlanLink};
-use crate::nft::{Connection, Family, Table};
+use crate::nft::{Connection, Family, Table, Watch};
 use crate::overlay::{Entries, host, own_address};
 use crate::pod::{Label, Plug};
 use crate::{Error, masquerade, pod, sysctl};
@@ -31,6 +31,7 @@ pub struct Network {
 struct Inner {
     names: Names,
     pod_cidr: Ipv4Net,
+    cluster_cidr: Ipv4Net,
     gateway: Ipv4Addr,
     node_ip: Ipv4Addr,
     mtu: u32,
@@ -102,6 +103,29 @@ impl Network {
             inner.state().netlink.delete_address(inner.bridge, address).map_err(failed("removing a local address"))
         })
         .await
+    }
+
+    /// Puts the node's packet-filter table back whenever somebody else removes it, until `shutdown`.
+    pub async fn keep(&self, shutdown: task::Shutdown) -> Result<(), Error> {
+        let inner = self.inner.clone();
+        let mut watch = Watch::open(&inner.names.node_table)?;
+        let mut table = inner.table();
+        loop {
+            // The first time as well: it may have gone before the watch began.
+            let (kept, own) = blocking(move || {
+                let mut filter = Connection::open()?;
+                table.doubt();
+                filter.sync(&mut table)?;
+                Ok((table, filter.port()?))
+            })
+            .await?;
+            table = kept;
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                removed = watch.removed(own) => removed?,
+            }
+            tracing::warn!("another program removed the node's packet-filter table; it is put back");
+        }
     }
 
     /// The address that other nodes reach this one at.
@@ -196,9 +220,7 @@ impl Inner {
                 netlink.set_route(&route).map_err(failed("routing Service addresses"))?;
             }
         }
-        let mut table = Table::new(Family::Ipv4, names.node_table.clone());
-        table.set("node", Some(Arc::new(masquerade::rules(pod_cidr, cluster_cidr))));
-        Connection::open()?.sync(&mut table)?;
+        Connection::open()?.sync(&mut node_table(&names, pod_cidr, cluster_cidr))?;
 
         for link in ports(&mut netlink, bridge)?.iter().filter(|link| Label::parse(&link.alias).is_none()) {
             tracing::info!(link = link.name, "removing what is left of an interrupted attach");
@@ -209,7 +231,7 @@ impl Inner {
         let addresses = Addresses::new(pod_cidr, held.into_iter().map(|label| (label.ip, label.id)));
         let gateway = gateway_address(pod_cidr);
         let state = Mutex::new(State { netlink, addresses });
-        Ok(Self { names, pod_cidr, gateway, node_ip, mtu, bridge, vxlan, state })
+        Ok(Self { names, pod_cidr, cluster_cidr, gateway, node_ip, mtu, bridge, vxlan, state })
     }
 
     fn attach(&self, pod: &PodAttach) -> Result<PodAddresses, Error> {
@@ -243,10 +265,20 @@ impl Inner {
         Ok(())
     }
 
+    fn table(&self) -> Table {
+        node_table(&self.names, self.pod_cidr, self.cluster_cidr)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Each use leaves the state whole: a panic in one does not spoil it for the next.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn node_table(names: &Names, pod_cidr: Ipv4Net, cluster_cidr: Ipv4Net) -> Table {
+    let mut table = Table::new(Family::Ipv4, names.node_table.clone());
+    table.set("node", Some(Arc::new(masquerade::rules(pod_cidr, cluster_cidr))));
+    table
 }
 
 /// The link and address that the node has towards other nodes.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use network::conntrack::{self, UdpFlow};
-use network::nft::{Connection, Family, Protocol, Table};
+use network::nft::{Connection, Family, Protocol, Table, Watch};
 use task::Shutdown;
 use tokio::time::Instant;
 
@@ -49,6 +49,8 @@ pub async fn run(config: ProxyConfig, client: Client, shutdown: Shutdown) -> Res
     }
     let (mut service_changes, mut slice_changes) = (services.subscribe(), slices.subscribe());
     let connection = tokio::task::spawn_blocking(Connection::open).await.map_err(|_| network::Error::Worker)??;
+    let own = connection.port()?;
+    let mut watch = Watch::open(&config.table)?;
     let mut effects = Some(Effects { connection, tables: tables(&config) });
     let mut proxy = Proxy::new(config);
     let mut retry: Option<Duration> = None;
@@ -60,6 +62,13 @@ pub async fn run(config: ProxyConfig, client: Client, shutdown: Shutdown) -> Res
                 () = shutdown.cancelled() => return Ok(()),
                 change = service_changes.next() => proxy.service_changed(change),
                 change = slice_changes.next() => proxy.slice_changed(change),
+                removed = watch.removed(own) => {
+                    removed?;
+                    tracing::warn!("another program removed the packet-filter table of Services; it is put back");
+                    if let Some(effects) = &mut effects {
+                        effects.tables.iter_mut().for_each(Table::doubt);
+                    }
+                }
                 () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => {}
             }
             tokio::select! {

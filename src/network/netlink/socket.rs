@@ -39,6 +39,13 @@ impl Socket {
         self.sequence
     }
 
+    /// The kernel's name for this socket.
+    pub fn port(&self) -> io::Result<u32> {
+        let mut address = SocketAddr::new(0, 0);
+        self.raw.get_address(&mut address)?;
+        Ok(address.port_number())
+    }
+
     /// The next sequence number is the one behind `sequence`.
     pub fn skip_to(&mut self, sequence: u32) {
         self.sequence = sequence;

@@ -113,6 +113,8 @@ pub(crate) struct Received<'a> {
     pub kind: u16,
     pub flags: u16,
     pub sequence: u32,
+    /// The socket whose request this answers, or tells others of.
+    pub port: u32,
     pub payload: &'a [u8],
 }
 
@@ -128,8 +130,13 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Received<'_>> {
     std::iter::from_fn(move || {
         let len = u32_at(bytes, 0)? as usize;
         let payload = bytes.get(HEADER_LEN..len)?;
-        let message =
-            Received { kind: u16_at(bytes, 4)?, flags: u16_at(bytes, 6)?, sequence: u32_at(bytes, 8)?, payload };
+        let message = Received {
+            kind: u16_at(bytes, 4)?,
+            flags: u16_at(bytes, 6)?,
+            sequence: u32_at(bytes, 8)?,
+            port: u32_at(bytes, 12)?,
+            payload,
+        };
         bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
         Some(message)
     })

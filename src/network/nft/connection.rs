@@ -16,7 +16,7 @@ const ATTEMPTS: usize = 5;
 /// microseconds to (ten thousand Services at once) a few hundred milliseconds.
 #[derive(Debug)]
 pub struct Connection {
-    socket: Socket,
+    pub(super) socket: Socket,
 }
 
 impl Connection {

@@ -4,6 +4,8 @@
 //! yields the changes; [`encode`] and [`expression`] write these as messages; [`connection::Connection`] sends them as one transaction,
 //! which takes effect as a whole or not at all. A packet sees the rules from before or from after, never a mixture.
 //!
+//! [`Watch`] hears when another program removes a table.
+//!
 //! Limitations: a base chain's hook and a set's type never change under the same name (delete the table instead), and
 //! what others write into a table of ours is noticed only when a transaction fails; the table is then replaced.
 
@@ -13,6 +15,7 @@ mod expression;
 mod model;
 mod table;
 mod text;
+mod watch;
 
 pub use connection::Connection;
 pub use model::{
@@ -20,3 +23,4 @@ pub use model::{
     Verdict, priority,
 };
 pub use table::{Change, Table};
+pub use watch::Watch;

@@ -129,6 +129,28 @@ fn a_start_with_another_pod_network_replaces_the_old_one() {
 }
 
 #[test]
+fn the_nodes_table_comes_back_when_another_program_removes_it() {
+    let (host, _other) = Host::pair();
+    let network = start(&host, 1);
+    let before = host.sh("nft list ruleset");
+    let shutdown = task::Shutdown::new();
+    std::thread::scope(|scope| {
+        let stop = shutdown.clone();
+        scope.spawn(|| host.block_on(network.keep(stop)).unwrap());
+        let guard = shutdown.drop_guard();
+        for _ in 0..3 {
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+            while host.sh("nft list ruleset") != before {
+                assert!(std::time::Instant::now() < deadline, "it never came back");
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            host.sh("nft flush ruleset");
+        }
+        drop(guard);
+    });
+}
+
+#[test]
 fn teardown_leaves_nothing() {
     let (host, _other) = Host::pair();
     let state = "ip -o link | sed 's/<[^>]*>//; s/ state [A-Z]* / /; s/ qdisc [a-z]* / /'; ip -o -4 addr; ip route; nft list ruleset";

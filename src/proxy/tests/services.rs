@@ -147,6 +147,21 @@ fn reached_from_everywhere(bridge_filter: &str) {
 }
 
 #[test]
+fn rules_that_another_program_removed_come_back() {
+    let node = Node::new();
+    let (_one, one_ip) = node.pod("one");
+    node.service("web", json!({"clusterIP": "10.43.0.7", "ports": [{"port": 80}]}));
+    node.endpoints("web", &json!({"port": 80}), &[&one_ip]);
+    node.proxied(|| {
+        for _ in 0..3 {
+            eventually("the Service is routed", || node.host.ask("10.43.0.7:80").is_ok());
+            node.host.sh("nft flush ruleset");
+        }
+        eventually("the Service is routed", || node.host.ask("10.43.0.7:80").is_ok());
+    });
+}
+
+#[test]
 fn without_endpoints_it_is_refused_until_there_are_some() {
     let node = Node::new();
     let (one, one_ip) = node.pod("one");
