@@ -120,7 +120,24 @@ pub async fn run(config: Config, client: Client, shutdown: Shutdown) -> Result<(
         .and_then(|cgroups| cgroups.prepare().map(|()| cgroups))
         .map_err(|source| Error::Cgroups { source })?;
     let listener = server::Listener::bind(&config).await?;
+    let (context, pods, mut tasks) = start(config, client, cgroups, &shutdown);
+    tasks.push(task::spawn("kubelet-api", listener.serve(context, pods, shutdown)));
+    for task in tasks {
+        // A panic was logged where it happened.
+        let _ = task.await;
+    }
+    Ok(())
+}
 
+type Tasks = Vec<tokio::task::JoinHandle<Option<()>>>;
+
+/// Starts everything but the HTTPS API.
+fn start(
+    config: Arc<Config>,
+    client: Client,
+    cgroups: cgroups::Cgroups,
+    shutdown: &Shutdown,
+) -> (Arc<pods::Context>, Arc<pods::Pods>, Tasks) {
     let runtime = runtime::Runtime::connect(&config.cri_socket);
     let machine = node::machine::Machine::read(&config.data_dir);
     let context = Arc::new(pods::Context {
@@ -138,16 +155,11 @@ pub async fn run(config: Config, client: Client, shutdown: Shutdown) -> Result<(
     });
 
     let pods = pods::Pods::new(context.clone(), shutdown.clone());
-    let tasks = [
+    let tasks = vec![
         task::spawn("node", node::run(context.clone(), machine, shutdown.clone())),
         task::spawn("pods", pods.clone().run()),
         task::spawn("container-events", pods.clone().follow_events()),
         task::spawn("log-rotation", logs::rotate::run(runtime, shutdown.clone())),
-        task::spawn("kubelet-api", listener.serve(context, pods, shutdown)),
     ];
-    for task in tasks {
-        // A panic was logged where it happened.
-        let _ = task.await;
-    }
-    Ok(())
+    (context, pods, tasks)
 }

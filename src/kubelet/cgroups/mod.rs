@@ -39,6 +39,12 @@ impl Cgroups {
         Ok(Cgroups { v1, v2, root: root.trim_matches('/').to_owned(), pids_max })
     }
 
+    /// No hierarchies at all, for tests.
+    #[cfg(test)]
+    pub fn none() -> Cgroups {
+        Cgroups { v1: vec![], v2: None, root: String::new(), pids_max: None }
+    }
+
     /// The pod's cgroup, as CRI's `cgroup_parent` wants it.
     pub fn parent_of(&self, pod: &Pod) -> String {
         format!("{}/pod{}", self.qos_path(Qos::of(pod)), pod.uid())

@@ -1,5 +1,9 @@
 //! What tests share.
 
+pub mod api;
+pub mod runtime;
+mod stories;
+
 use std::path::Path;
 use std::sync::Arc;
 
