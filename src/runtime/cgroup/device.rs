@@ -142,3 +142,48 @@ fn program(spec: &CgroupSpec) -> Vec<Instruction> {
     code.push((0x95, 0, 0, 0)); // return
     code
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    /// The v2 tree, where there is one; a machine without cannot run this.
+    fn tree() -> Option<&'static Path> {
+        ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+            .into_iter()
+            .map(Path::new)
+            .find(|path| path.join("cgroup.controllers").exists())
+    }
+
+    #[test]
+    fn the_kernel_takes_the_program_and_obeys_it() {
+        let Some(tree) = tree() else { return };
+        let group = tree.join(format!("cluster-device-test-{}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        let spec = CgroupSpec { devices: vec![('c', 10, 229, "r".into())], ..CgroupSpec::default() };
+        let restricted = restrict(&group, &spec);
+        let dir = tempfile::tempdir().unwrap();
+        let script = format!(
+            "read x; cd {}; mknod kmsg c 1 11 && echo made; cat kmsg | head -c 1 >/dev/null || true; \
+             (exec 3<kmsg) 2>/dev/null || echo refused; (exec 3<>/dev/null) && echo allowed; \
+             mknod fuse c 10 229; (exec 3>fuse) 2>/dev/null || echo only-read",
+            dir.path().display()
+        );
+        let mut child = Command::new("/bin/busybox")
+            .args(["sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let joined = std::fs::write(group.join("cgroup.procs"), child.id().to_string());
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        let output = child.wait_with_output().unwrap();
+        std::fs::remove_dir(&group).unwrap();
+        restricted.unwrap();
+        joined.unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "made\nrefused\nallowed\nonly-read\n");
+    }
+}

@@ -29,6 +29,12 @@ pub fn output_pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
     Ok((pipe::Receiver::from_owned_fd(ours)?, theirs))
 }
 
+/// A pipe: our end to write, theirs to read.
+pub fn input_pipe() -> io::Result<(pipe::Sender, OwnedFd)> {
+    let (theirs, ours) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    Ok((pipe::Sender::from_owned_fd(ours)?, theirs))
+}
+
 impl Runtime {
     /// The container, if it runs.
     pub fn running(&self, id: &str) -> Result<std::sync::Arc<Container>, Status> {

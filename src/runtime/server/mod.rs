@@ -16,6 +16,7 @@ mod shims;
 mod signals;
 mod state;
 mod stats;
+mod streams;
 mod views;
 
 use std::collections::HashMap;
@@ -38,6 +39,9 @@ use state::{Container, Sandbox};
 
 /// Events that a slow listener may be behind before it misses some.
 const EVENTS_MAX: usize = 1024;
+
+/// Where exec, attach and port-forward are streamed; the CRI's answers name the port.
+const STREAMING_ADDRESS: std::net::SocketAddr = std::net::SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// Where the runtime keeps things and how it is reached.
 #[derive(Debug, Clone)]
@@ -85,6 +89,8 @@ pub enum Error {
     Cgroup(#[from] cgroup::Error),
     #[error("open the image store")]
     Images(#[from] ::images::Error),
+    #[error("listen for streams on {address}")]
+    Streaming { address: std::net::SocketAddr, source: std::io::Error },
     #[error("serve the CRI")]
     Serve(#[from] tonic::transport::Error),
 }
@@ -100,6 +106,7 @@ pub(crate) struct Runtime {
     pub sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
     pub containers: RwLock<HashMap<String, Arc<Container>>>,
     pub events: broadcast::Sender<cri::v1::ContainerEventResponse>,
+    pub streaming: streams::Server,
 }
 
 /// Serves the CRI on `config.socket` until `shutdown`, with whatever images `images` has.
@@ -111,6 +118,7 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let runtime = Runtime::open(config, images, network).await?;
+    runtime.streaming.serve(&runtime, shutdown.clone());
     let socket = &runtime.config.socket;
     let io = |action, path: &Path| {
         let path = path.to_owned();
@@ -180,6 +188,7 @@ impl Runtime {
             sandboxes: RwLock::default(),
             containers: RwLock::default(),
             events: broadcast::channel(EVENTS_MAX).0,
+            streaming: streams::Server::bind(STREAMING_ADDRESS).await?,
             config,
         });
         runtime.adopt().await?;

@@ -246,19 +246,19 @@ impl RuntimeService for Service {
         self.0.exec_sync(request).await.map(Response::new)
     }
 
-    async fn exec(&self, _request: Request<v1::ExecRequest>) -> Result<Response<v1::ExecResponse>, Status> {
-        not_served("streaming")
+    async fn exec(&self, request: Request<v1::ExecRequest>) -> Result<Response<v1::ExecResponse>, Status> {
+        self.0.exec_url(request.into_inner()).map(|url| Response::new(v1::ExecResponse { url }))
     }
 
-    async fn attach(&self, _request: Request<v1::AttachRequest>) -> Result<Response<v1::AttachResponse>, Status> {
-        not_served("streaming")
+    async fn attach(&self, request: Request<v1::AttachRequest>) -> Result<Response<v1::AttachResponse>, Status> {
+        self.0.attach_url(request.into_inner()).map(|url| Response::new(v1::AttachResponse { url }))
     }
 
     async fn port_forward(
         &self,
-        _request: Request<v1::PortForwardRequest>,
+        request: Request<v1::PortForwardRequest>,
     ) -> Result<Response<v1::PortForwardResponse>, Status> {
-        not_served("streaming")
+        self.0.port_forward_url(request.into_inner()).map(|url| Response::new(v1::PortForwardResponse { url }))
     }
 
     async fn container_stats(

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -102,6 +102,27 @@ impl ShimAddress {
         }
         stream.write_all(frame.get(sent..).unwrap_or_default()).await.map_err(ShimError::Gone)?;
         Ok(Conversation { stream, received: Vec::new() })
+    }
+
+    /// A socket that the shim made in the pod's network.
+    pub async fn connect(&self, port: u16, ipv6: bool) -> Result<OwnedFd, ShimError> {
+        let mut conversation = self.ask(&Request::Connect { port, ipv6 }, &[]).await?;
+        let stream = &conversation.stream;
+        // The answer's first byte brings the descriptor, if there is one; the rest is read as usual.
+        stream.readable().await.map_err(ShimError::Gone)?;
+        let mut fd = None;
+        let mut first = [0; 1];
+        let count = stream
+            .async_io(Interest::READABLE, || {
+                let (count, received) = shim::receive_fd_with(stream.as_fd(), &mut first)?;
+                fd = received;
+                Ok(count)
+            })
+            .await
+            .map_err(ShimError::Gone)?;
+        conversation.received.extend_from_slice(first.get(..count).unwrap_or_default());
+        conversation.answer().await?;
+        fd.ok_or(ShimError::Unexpected)
     }
 }
 

@@ -43,6 +43,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, setsid};
 
 use conn::Conn;
+pub use conn::{receive_fd, receive_fd_with};
 use containers::Container;
 use execs::Exec;
 use failure::{At, Failure};

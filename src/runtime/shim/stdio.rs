@@ -340,3 +340,119 @@ fn write_some(file: &mut File, bytes: &mut Vec<u8>) -> io::Result<()> {
     bytes.drain(..done);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::pipe2;
+
+    /// A container's streams with the container's ends in hand.
+    struct Rig {
+        poller: Poller,
+        stdio: Stdio,
+        stdin: File,
+        stdout: Option<File>,
+        dir: tempfile::TempDir,
+    }
+
+    fn pipe() -> (File, File) {
+        let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        (read.into(), write.into())
+    }
+
+    fn rig(stdin_once: bool) -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(Some(dir.path().join("log"))).unwrap();
+        let mut poller = Poller::new().unwrap();
+        let mut stdio = Stdio::new("c".into(), log, stdin_once);
+        let ((stdin, our_stdin), (our_stdout, stdout)) = (pipe(), pipe());
+        let ends = Ends { stdin: Some(our_stdin.into()), stdout: Some(our_stdout.into()), ..Ends::default() };
+        stdio.open(ends, &mut poller).unwrap();
+        Rig { poller, stdio, stdin, stdout: Some(stdout), dir }
+    }
+
+    impl Rig {
+        /// Attaches a client: what it types into, what it reads from.
+        fn attach(&mut self) -> (File, File) {
+            let ((their_stdin, typed), (read, their_stdout)) = (pipe(), pipe());
+            let streams = [Some(their_stdin.into()), Some(their_stdout.into()), None];
+            self.stdio.attach(streams, &mut self.poller).unwrap();
+            (typed, read)
+        }
+
+        fn say(&mut self, text: &[u8]) {
+            self.stdout.as_mut().unwrap().write_all(text).unwrap();
+            self.stdio.output_ready(Stream::Stdout, &mut self.poller);
+        }
+    }
+
+    fn read_to_end(mut file: File) -> String {
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn output_reaches_the_log_and_every_client_until_the_end() {
+        let mut rig = rig(false);
+        rig.say(b"before\n");
+        let (one, two) = (rig.attach(), rig.attach());
+        rig.say(b"both\n");
+        drop(two);
+        rig.say(b"one\n");
+        rig.stdout.as_mut().unwrap().write_all(b"last").unwrap();
+        rig.stdio.finish(&mut rig.poller);
+        assert_eq!(read_to_end(one.1), "both\none\nlast");
+        let log = std::fs::read_to_string(rig.dir.path().join("log")).unwrap();
+        let texts: Vec<&str> = log.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
+        assert_eq!(texts, ["before", "both", "one", "last"]);
+    }
+
+    #[test]
+    fn typing_reaches_the_container_and_once_ends_with_the_client() {
+        for once in [true, false] {
+            let mut rig = rig(once);
+            let (mut typed, _read) = rig.attach();
+            typed.write_all(b"hello").unwrap();
+            rig.stdio.attached_input(0, &mut rig.poller);
+            drop(typed);
+            rig.stdio.attached_input(0, &mut rig.poller);
+            assert_eq!(rig.stdio.stdin.is_none(), once);
+            rig.stdio.finish(&mut rig.poller);
+            assert_eq!(read_to_end(rig.stdin), "hello");
+        }
+    }
+
+    #[test]
+    fn a_container_that_does_not_read_stops_its_clients_typing() {
+        let mut rig = rig(false);
+        let (mut typed, _read) = rig.attach();
+        let portion = vec![b'x'; READ_BYTES];
+        for _ in 0..4 {
+            typed.write_all(&portion).unwrap();
+            rig.stdio.attached_input(0, &mut rig.poller);
+        }
+        assert!(!rig.stdio.typed.is_empty() && rig.stdio.stdin_token.is_some());
+        let mut taken = vec![0; 4 * READ_BYTES];
+        let mut count = rig.stdin.read(&mut taken).unwrap();
+        while rig.stdio.stdin_token.is_some() {
+            rig.stdio.feed(&mut rig.poller);
+            count += rig.stdin.read(&mut taken).unwrap();
+        }
+        assert!(count > 2 * READ_BYTES && rig.stdio.typed.is_empty());
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_let_go() {
+        let mut rig = rig(false);
+        let (typed, read) = rig.attach();
+        drop(typed);
+        rig.stdio.attached_input(0, &mut rig.poller);
+        let portion = vec![b'x'; READ_BYTES];
+        for _ in 0..(BACKLOG_BYTES_MAX / READ_BYTES + 4) {
+            rig.say(&portion);
+        }
+        assert!(rig.stdio.attached.is_empty(), "the container was not kept waiting");
+        assert!(read_to_end(read).len() < BACKLOG_BYTES_MAX);
+    }
+}

@@ -7,3 +7,4 @@ mod basics;
 mod confinement;
 mod lifecycle;
 mod node;
+mod streams;
