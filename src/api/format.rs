@@ -1,6 +1,10 @@
 //! The forms that strings in objects must have: DNS names, label keys and values, port names and the like
 //! (upstream's `util/validation`). Each check is a hand-written matcher that allocates only to say what is wrong.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 /// What is wrong with a string; nothing when it is well-formed. Texts are what people know from `kubectl`.
 pub type Findings = Vec<String>;
 
@@ -262,22 +266,52 @@ pub fn c_identifier(value: &str) -> Findings {
     }
 }
 
-/// An IP address without oddities: no leading zeros, no IPv4 in IPv6 (upstream's `IsValidIP`).
+/// An IP address without oddities: no leading zeros, no IPv4 in IPv6 (upstream's `IsValidIP`, strict since 1.36).
 pub fn ip(value: &str) -> Findings {
-    if value.parse::<std::net::IpAddr>().is_ok() {
-        Findings::new()
-    } else {
-        vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()]
+    match value.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => {
+            vec!["must not be an IPv4-mapped IPv6 address".to_owned()]
+        }
+        Ok(_) => Findings::new(),
+        Err(_) if without_leading_zeros(value).parse::<IpAddr>().is_ok() => {
+            vec!["must not have leading 0s".to_owned()]
+        }
+        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
     }
 }
 
-/// A network prefix (upstream's `IsValidCIDR`).
+/// A network prefix without oddities (upstream's `IsValidCIDR`, strict since 1.36).
 pub fn cidr(value: &str) -> Findings {
-    if value.parse::<ipnet::IpNet>().is_ok() {
-        Findings::new()
-    } else {
-        vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()]
+    const ZEROS: &str = "must not have leading 0s in IP or prefix length";
+    // ipnet overlooks leading zeros of addresses, so the parts are looked at by themselves.
+    let Ok(net) = without_leading_zeros(value).parse::<IpNet>() else {
+        return vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned()];
+    };
+    let (address, length) = value.split_once('/').unwrap_or((value, ""));
+    if address.parse::<IpAddr>().is_err() || (length.len() > 1 && length.starts_with('0')) {
+        return vec![ZEROS.to_owned()];
     }
+    match net {
+        IpNet::V6(net) if net.addr().to_ipv4_mapped().is_some() => {
+            vec!["must not have an IPv4-mapped IPv6 address".to_owned()]
+        }
+        net if net.addr() != net.network() => vec!["must not have bits set beyond the prefix length".to_owned()],
+        _ => Findings::new(),
+    }
+}
+
+/// The numbers of an IPv4 address as they are meant.
+fn without_leading_zeros(value: &str) -> String {
+    let plain = |part: &str| match part.trim_start_matches('0') {
+        rest if rest.is_empty() && !part.is_empty() => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    let (address, length) = value.split_once('/').map_or((value, None), |(address, length)| (address, Some(length)));
+    if address.contains(':') {
+        return length.map_or_else(|| value.to_owned(), |length| format!("{address}/{}", plain(length)));
+    }
+    let address = address.split('.').map(plain).collect::<Vec<_>>().join(".");
+    length.map_or_else(|| address.clone(), |length| format!("{address}/{}", plain(length)))
 }
 
 /// An absolute HTTP path of the form that probes and hooks take.
@@ -337,6 +371,13 @@ mod tests {
         assert_eq!(path_segment("a/b%", false), ["may not contain '/'", "may not contain '%'"]);
         assert!(percent("25%").is_empty());
         assert_eq!(percent("25").len(), 1);
-        assert_eq!(ip("010.0.0.1").len(), 1);
+        assert!(ip("10.0.0.1").is_empty() && ip("fd00::1").is_empty());
+        assert_eq!(ip("010.0.0.1"), ["must not have leading 0s"]);
+        assert_eq!(ip("::ffff:1.2.3.4"), ["must not be an IPv4-mapped IPv6 address"]);
+        assert_eq!(ip("1.2.3"), ["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"]);
+        assert!(cidr("10.0.0.0/8").is_empty() && cidr("fd00::/64").is_empty());
+        assert_eq!(cidr("10.0.0.1/8"), ["must not have bits set beyond the prefix length"]);
+        assert_eq!(cidr("10.00.0.0/8"), ["must not have leading 0s in IP or prefix length"]);
+        assert_eq!(cidr("10.0.0.0/33"), ["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"]);
     }
 }

@@ -265,17 +265,12 @@ pub fn resource_quota_update(object: &Value, old: &Value, subresource: Option<&s
     }
 }
 
-/// Events as the core group has them: many come from old clients, so little is demanded of them.
+/// Events as the core group has them. Those without `eventTime` come from old clients, of which little is demanded.
 pub fn event(object: &Value, errors: &mut Vec<FieldError>) {
     let check = &mut Check { errors };
-    let root = Path::Root;
-    let involved = object.part("involvedObject").text("namespace");
-    let namespace = object.part("metadata").text("namespace");
-    let fits =
-        if involved.is_empty() { matches!(namespace, "" | "default" | "kube-system") } else { involved == namespace };
-    if !fits {
-        let path = root.field("involvedObject");
-        check.invalid(&path.field("namespace"), &involved.into(), "does not match event.namespace");
+    about(check, object, "involvedObject");
+    if object.has("eventTime") {
+        reporter(check, object, "reportingComponent", "message");
     }
 }
 
@@ -284,27 +279,47 @@ pub fn new_event(object: &Value, errors: &mut Vec<FieldError>) {
     let check = &mut Check { errors };
     let root = Path::Root;
     if !object.has("eventTime") {
-        return check.required(&root.field("eventTime"), "");
-    }
-    let controller = object.text("reportingController");
-    if controller.is_empty() {
-        check.required(&root.field("reportingController"), "");
-    }
-    check.found(&root.field("reportingController"), controller, format::label_key(controller));
-    for (name, chars_max) in
-        [("reportingInstance", REASON_CHARS_MAX), ("action", REASON_CHARS_MAX), ("reason", REASON_CHARS_MAX)]
-    {
-        if check.text(object, &root, name) && object.text(name).len() > chars_max {
-            check.invalid(&root.field(name), &"".into(), &format!("can have at most {chars_max} characters"));
-        }
-    }
-    if object.text("note").len() > MESSAGE_CHARS_MAX {
-        let text = format!("can have at most {MESSAGE_CHARS_MAX} characters");
-        check.invalid(&root.field("message"), &"".into(), &text);
+        check.required(&root.field("eventTime"), "");
     }
     if !matches!(object.text("type"), "Normal" | "Warning") {
         let text = format!("has invalid value: {}", object.text("type"));
         check.invalid(&root.field("type"), &"".into(), &text);
+    }
+    about(check, object, "regarding");
+    reporter(check, object, "reportingController", "note");
+}
+
+/// What it is about lies in the event's namespace, or in none.
+fn about(check: &mut Check<'_>, object: &Value, name: &str) {
+    let namespace = object.part("metadata").text("namespace");
+    let about = object.part(name).text("namespace");
+    let fits = match (about, object.has("eventTime")) {
+        ("", false) => matches!(namespace, "" | "default"),
+        ("", true) => matches!(namespace, "default" | "kube-system"),
+        (_, false) => about == namespace,
+        (_, true) => true,
+    };
+    if !fits {
+        let root = Path::Root;
+        let path = root.field("involvedObject");
+        check.invalid(&path.field("namespace"), &about.into(), "does not match event.namespace");
+    }
+}
+
+fn reporter(check: &mut Check<'_>, object: &Value, controller: &str, message: &str) {
+    let root = Path::Root;
+    let name = object.text(controller);
+    check.text(object, &root, controller);
+    check.found(&root.field(controller), name, format::label_key(name));
+    for name in ["reportingInstance", "action", "reason"] {
+        if check.text(object, &root, name) && object.text(name).len() > REASON_CHARS_MAX {
+            let text = format!("can have at most {REASON_CHARS_MAX} characters");
+            check.invalid(&root.field(name), &"".into(), &text);
+        }
+    }
+    if object.text(message).len() > MESSAGE_CHARS_MAX {
+        let text = format!("can have at most {MESSAGE_CHARS_MAX} characters");
+        check.invalid(&root.field("message"), &"".into(), &text);
     }
 }
 
