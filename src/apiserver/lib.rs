@@ -26,6 +26,8 @@ mod request;
 mod server;
 mod services;
 mod storage;
+#[cfg(test)]
+mod testing;
 mod verbs;
 
 pub use config::{BearerToken, Config, Error, KubeletClient, Limits};

@@ -51,6 +51,9 @@ impl Cache {
 
     /// Follows the store until it closes.
     pub async fn run(&self) -> Result<(), Lost> {
+        if self.store.status().compacted > self.revision() {
+            self.catch_up().map_err(|error| Lost(error.into()))?;
+        }
         let from_revision = Some(self.revision() + 1);
         let request = WatchRequest { keys: KeyRange::prefix(Bytes::new()), from_revision };
         let mut watcher = self.store.watch(request).map_err(|error| Lost(error.into()))?;
@@ -82,6 +85,17 @@ impl Cache {
             }
             self.progress.send_replace(batch.revision);
         }
+    }
+
+    /// Takes over what the store holds when the history in between is gone: what changed appears as one change each.
+    fn catch_up(&self) -> Result<(), store::Error> {
+        let revision = self.store.revision();
+        for (prefix, resource) in self.resources.read().iter() {
+            resource.replace(read(&self.store, prefix, revision)?, revision);
+        }
+        tracing::warn!(revision, "the watch cache fell behind the store's history and was filled anew");
+        self.progress.send_replace(revision);
+        Ok(())
     }
 
     /// How far the cache has come.

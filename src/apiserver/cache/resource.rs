@@ -141,6 +141,23 @@ impl ResourceCache {
         self.changed.send_replace(count);
     }
 
+    /// Brings the objects to what they are at `revision`, with one change for each that differs.
+    pub(super) fn replace(&self, objects: Vec<Stored>, revision: u64) {
+        let mut next: BTreeMap<Bytes, Stored> =
+            objects.into_iter().map(|stored| (stored.key.clone(), stored)).collect();
+        let mut changes = Vec::new();
+        for (key, known) in &self.state.read().objects {
+            match next.remove(key) {
+                Some(stored) if stored.mod_revision == known.mod_revision => {}
+                Some(stored) => changes.push((key.clone(), stored.mod_revision, Some(stored))),
+                None => changes.push((key.clone(), revision, None)),
+            }
+        }
+        changes.extend(next.into_iter().map(|(key, stored)| (key, stored.mod_revision, Some(stored))));
+        changes.sort_by_key(|(_, revision, _)| *revision);
+        self.apply(changes);
+    }
+
     fn key(&self, path: &str) -> Bytes {
         let mut key = Vec::with_capacity(self.prefix.len() + path.len());
         key.put_slice(&self.prefix);
@@ -249,5 +266,59 @@ impl Follower {
                 std::future::pending::<()>().await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(name: &str, revision: u64) -> Stored {
+        let value = format!(r#"{{"kind":"X","apiVersion":"v1","metadata":{{"name":"{name}"}}}}"#);
+        Stored::new(format!("/registry/x/{name}").into(), value.into(), revision, "/registry/x/".len()).unwrap()
+    }
+
+    fn put(cache: &ResourceCache, name: &str, revision: u64) {
+        let object = stored(name, revision);
+        cache.apply([(object.key.clone(), revision, Some(object))]);
+    }
+
+    fn seen(changes: &[Arc<Change>]) -> Vec<(String, u64, bool)> {
+        changes.iter().map(|one| (one.object.path().to_owned(), one.revision, one.deleted)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_follower_sees_what_comes_after_its_revision() {
+        let cache = ResourceCache::new("/registry/x/".into(), vec![stored("a", 3)], 5);
+        assert_eq!(cache.follow(4).err(), Some(TooOld { complete_after: 5 }));
+        put(&cache, "b", 6);
+        put(&cache, "a", 7);
+        let mut follower = cache.follow(6).unwrap();
+        cache.apply([("/registry/x/b".into(), 8, None), ("/registry/x/none".into(), 9, None)]);
+        let changes = follower.next().await.unwrap();
+        assert_eq!(seen(&changes), [("a".into(), 7, false), ("b".into(), 8, true)]);
+        assert_eq!(changes[1].object.mod_revision, 8, "a deletion shows the object at its own revision");
+        assert_eq!(cache.snapshot(None, 0).objects.len(), 1);
+        assert!(follower.ready().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_follower_that_is_too_slow_is_told() {
+        let cache = ResourceCache::new("/registry/x/".into(), Vec::new(), 0);
+        let mut slow = cache.follow(0).unwrap();
+        for revision in 1..=WINDOW_EVENTS_MAX as u64 + 1 {
+            put(&cache, "a", revision);
+        }
+        assert_eq!(slow.next().await.err(), Some(TooOld { complete_after: 1 }));
+        assert_eq!(cache.follow(1).unwrap().next().await.unwrap().len(), BATCH_EVENTS_MAX);
+    }
+
+    #[tokio::test]
+    async fn what_was_missed_appears_as_one_change_each() {
+        let cache = ResourceCache::new("/registry/x/".into(), vec![stored("a", 1), stored("b", 2), stored("c", 3)], 3);
+        let mut follower = cache.follow(3).unwrap();
+        cache.replace(vec![stored("b", 2), stored("c", 9), stored("d", 7)], 10);
+        let changes = follower.next().await.unwrap();
+        assert_eq!(seen(&changes), [("d".into(), 7, false), ("c".into(), 9, false), ("a".into(), 10, true)]);
     }
 }

@@ -73,3 +73,6 @@ fn version(server: &ApiServer) -> serde_json::Value {
         "goVersion": "", "compiler": "rustc", "platform": format!("{}/{arch}", std::env::consts::OS),
     })
 }
+
+#[cfg(test)]
+mod tests;

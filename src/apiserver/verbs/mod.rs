@@ -229,3 +229,6 @@ pub fn decoded(row: &Row, stored: &Stored) -> Result<Value, Failure> {
     row.to_served(&mut object);
     Ok(object)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! Discovery compared with upstream's, and the other documents.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::Request;
+use http_body_util::BodyExt;
+use serde_json::Value;
+
+use crate::testing::Fixture;
+
+const UPSTREAM: &str = "/work/shared/kubernetes-1.36/discovery";
+
+async fn fetch(t: &Fixture, path: &str, accept: &str) -> (u16, Vec<u8>) {
+    let request = Request::get(path).header("accept", accept).body(()).unwrap();
+    match super::answer(&t.server, &request).await {
+        Ok(response) => {
+            let code = response.status().as_u16();
+            (code, response.into_body().collect().await.unwrap().to_bytes().to_vec())
+        }
+        Err(failure) => (failure.code, Vec::new()),
+    }
+}
+
+async fn document(t: &Fixture, path: &str) -> Value {
+    let (code, body) = fetch(t, path, "application/json").await;
+    assert_eq!(code, 200, "{path}");
+    serde_json::from_slice(&body).unwrap()
+}
+
+/// By name; what is said of resources, without order.
+fn resources(document: &Value) -> BTreeMap<String, Value> {
+    let list = document["resources"].as_array().unwrap();
+    list.iter().map(|one| (one["name"].as_str().unwrap().to_owned(), one.clone())).collect()
+}
+
+#[tokio::test]
+async fn discovery_says_what_upstream_says() {
+    if !std::path::Path::new(UPSTREAM).exists() {
+        println!("{UPSTREAM} is not here; nothing compared");
+        return;
+    }
+    let t = Fixture::start().await;
+    let mut paths = vec!["/api/v1".to_owned()];
+    for (group, versions) in super::discovery::groups(&t.server) {
+        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+    }
+    let mut differences = Vec::new();
+    for path in &paths {
+        let ours = resources(&document(&t, path).await);
+        let file = format!("{UPSTREAM}/{}.json", path.trim_start_matches('/').replace('/', "__"));
+        let Ok(text) = std::fs::read(&file) else {
+            differences.push(format!("{path}: upstream has none"));
+            continue;
+        };
+        let theirs = resources(&serde_json::from_slice(&text).unwrap());
+        let (mut ours, mut theirs) = (ours, theirs);
+        // Upstream keeps these in the store as v1beta1 and ours as v1; the hash says which, and nothing else.
+        for name in ["customresourcedefinitions", "mutatingadmissionpolicies", "mutatingadmissionpolicybindings"] {
+            for side in [&mut ours, &mut theirs] {
+                side.get_mut(name).and_then(Value::as_object_mut).map(|one| one.remove("storageVersionHash"));
+            }
+        }
+        let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        for name in names {
+            if ours.get(name) != theirs.get(name) {
+                differences.push(format!("{path} {name}: {:?} instead of {:?}", ours.get(name), theirs.get(name)));
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+    assert!(paths.len() > 15);
+}
+
+#[tokio::test]
+async fn aggregated_discovery_has_every_resource() {
+    let t = Fixture::start().await;
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let (_, body) = fetch(&t, "/apis", accept).await;
+    let document: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(document["kind"], "APIGroupDiscoveryList");
+    let groups = super::discovery::groups(&t.server);
+    assert_eq!(document["items"].as_array().unwrap().len(), groups.len());
+    let (_, body) = fetch(&t, "/api", "application/json").await;
+    assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["kind"], "APIVersions");
+}
+
+#[tokio::test]
+async fn documents_answer() {
+    let t = Fixture::start().await;
+    assert_eq!(document(&t, "/version").await["minor"], "36");
+    assert_eq!(fetch(&t, "/readyz", "*/*").await, (200, b"ok".to_vec()));
+    assert_eq!(fetch(&t, "/livez/ping", "*/*").await.0, 200);
+    assert_eq!(fetch(&t, "/livez/nothing", "*/*").await.0, 404);
+    assert_eq!(fetch(&t, "/apis/nothing", "*/*").await.0, 404);
+    assert_eq!(document(&t, "/openid/v1/jwks").await["keys"][0]["use"], "sig");
+    let paths = document(&t, "/openapi/v3").await;
+    let url = paths["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let apps = document(&t, url.split('?').next().unwrap()).await;
+    let deployment = &apps["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"];
+    assert!(deployment["description"].as_str().unwrap().contains("Deployment"));
+    let (_, metrics) = fetch(&t, "/metrics", "*/*").await;
+    assert!(String::from_utf8(metrics).unwrap().contains("apiserver_storage_objects{resource=\"namespaces\"} 4"));
+}

@@ -1,0 +1,131 @@
+//! A server on a store of its own, for tests.
+
+use std::sync::Arc;
+
+use api::{Call, Failure, PatchKind, Resource, Verb};
+use pki::{Authority, Live, Profile};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::Value;
+use task::Shutdown;
+use tempfile::TempDir;
+
+use crate::config::{Config, KubeletClient, Limits};
+use crate::identity::Identity;
+use crate::server::ApiServer;
+
+pub struct Fixture {
+    pub server: ApiServer,
+    pub admin: Identity,
+    shutdown: Shutdown,
+    _directory: TempDir,
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Fixture {
+    pub async fn start() -> Fixture {
+        Fixture::with_service_range("10.43.0.0/16").await
+    }
+
+    pub async fn with_service_range(range: &str) -> Fixture {
+        let directory = tempfile::tempdir().unwrap();
+        let shutdown = Shutdown::new();
+        let store = store::Store::open(store::Config::new(directory.path(), "test"), shutdown.clone()).await.unwrap();
+        let server = ApiServer::start(config(range), store, shutdown.clone()).await.unwrap();
+        Fixture { server, admin: Identity::master("admin"), shutdown, _directory: directory }
+    }
+
+    /// `path` is `plural`, `plural/name` or `plural/name/subresource`, in the namespace `default` where there is one.
+    pub fn ask(&self, verb: Verb, group: &'static str, path: &str, body: Option<Value>) -> Call {
+        let mut parts = path.split('/');
+        let plural = parts.next().unwrap().to_owned();
+        let version = if group == "autoscaling" { "v2" } else { "v1" };
+        let resource = Resource { group: group.into(), version: version.into(), plural: plural.clone().into() };
+        let mut call = Call::new(verb, resource);
+        let row = api::Row::find(group, version, &plural).unwrap();
+        call.namespace = row.namespaced.then(|| "default".to_owned());
+        call.name = parts.next().map(str::to_owned);
+        call.subresource = parts.next().map(|name| name.to_owned().into());
+        call.body = body;
+        call
+    }
+
+    pub async fn call(&self, call: Call) -> Result<Value, Failure> {
+        let answer = self.server.call(&self.admin, call).await?;
+        Ok(serde_json::from_slice(&answer.body).unwrap())
+    }
+
+    pub async fn create(&self, group: &'static str, path: &str, body: Value) -> Result<Value, Failure> {
+        self.call(self.ask(Verb::Create, group, path, Some(body))).await
+    }
+
+    pub async fn update(&self, group: &'static str, path: &str, body: Value) -> Result<Value, Failure> {
+        self.call(self.ask(Verb::Update, group, path, Some(body))).await
+    }
+
+    pub async fn patch(&self, kind: PatchKind, group: &'static str, path: &str, body: Value) -> Result<Value, Failure> {
+        let mut call = self.ask(Verb::Patch, group, path, Some(body));
+        call.options.patch = Some(kind);
+        call.options.field_manager = Some("test".to_owned());
+        self.call(call).await
+    }
+
+    pub async fn get(&self, group: &'static str, path: &str) -> Result<Value, Failure> {
+        self.call(self.ask(Verb::Get, group, path, None)).await
+    }
+
+    pub async fn delete(&self, group: &'static str, path: &str, options: Option<Value>) -> Result<Value, Failure> {
+        self.call(self.ask(Verb::Delete, group, path, options)).await
+    }
+
+    /// What Pods need before there are controllers.
+    pub async fn with_account(self) -> Fixture {
+        let account = serde_json::json!({"metadata": {"name": "default"}});
+        self.create("", "serviceaccounts", account).await.unwrap();
+        self.catch_up().await;
+        self
+    }
+
+    /// Admission looks things up in the cache.
+    pub async fn catch_up(&self) {
+        let revision = self.server.store().revision();
+        self.server.cache().reach(revision).await.unwrap();
+    }
+}
+
+fn config(range: &str) -> Config {
+    let authority = Authority::create("test").unwrap();
+    let issue = |profile: &Profile| authority.issue(profile).unwrap();
+    let serving = issue(&Profile::server("apiserver", Vec::new(), vec![[127, 0, 0, 1].into()]));
+    let client = issue(&Profile::client("kubelet-client", &[]));
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.cert_pem().as_bytes()).unwrap()).unwrap();
+    let roots = Arc::new(roots);
+    Config {
+        advertise_address: [10, 0, 0, 1].into(),
+        advertise_port: 6443,
+        service_cluster_ip_ranges: vec![range.parse().unwrap()],
+        service_node_port_range: 30000..=30009,
+        service_account_issuer: "https://kubernetes.default.svc".to_owned(),
+        api_audiences: Vec::new(),
+        service_account_signing_key_pem: pki::new_signing_key().unwrap(),
+        serving_certificate: Arc::new(Live::new(&serving).unwrap()),
+        client_authorities: roots.clone(),
+        authorities_pem: authority.cert_pem().to_owned(),
+        kubelet_client: KubeletClient {
+            certificate_chain: vec![CertificateDer::from_pem_slice(client.cert_pem.as_bytes()).unwrap()],
+            key: PrivateKeyDer::from_pem_slice(client.key_pem.as_bytes()).unwrap(),
+            authorities: roots,
+        },
+        bearer_tokens: Vec::new(),
+        anonymous: true,
+        git_version: "v1.36.2+test".to_owned(),
+        limits: Limits::default(),
+    }
+}
