@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/cluster";
 pub const DEFAULT_CONFIG_FILE: &str = "/etc/cluster/config.yaml";
 
 /// A whole Kubernetes cluster in one executable.
@@ -42,17 +43,19 @@ pub enum Face {
     Uninstall(UninstallOptions),
     /// Print the token with which a node joins
     Token(TokenOptions),
+    /// Say whether the node on this machine is Ready
+    Status(StatusOptions),
 }
 
 /// Where things are; every other path follows from these.
 #[derive(Args, Clone, Debug)]
 pub struct PathOptions {
     /// Directory for state that is kept
-    #[arg(long, short = 'd', env = "CLUSTER_DATA_DIR", default_value = "/var/lib/cluster", value_name = "DIR")]
+    #[arg(long, short = 'd', env = "CLUSTER_DATA_DIR", default_value = DEFAULT_DATA_DIR, global = true, value_name = "DIR")]
     pub data_dir: PathBuf,
 
     /// Directory for sockets and run-time files
-    #[arg(long, env = "CLUSTER_RUN_DIR", default_value = "/run/cluster", value_name = "DIR")]
+    #[arg(long, env = "CLUSTER_RUN_DIR", default_value = "/run/cluster", global = true, value_name = "DIR")]
     pub run_dir: PathBuf,
 }
 
@@ -235,6 +238,12 @@ pub struct TokenOptions {
     pub paths: PathOptions,
 }
 
+#[derive(Args, Debug)]
+pub struct StatusOptions {
+    #[command(flatten)]
+    pub paths: PathOptions,
+}
+
 impl PathOptions {
     pub fn server(&self) -> PathBuf {
         self.data_dir.join("server")
@@ -253,7 +262,7 @@ impl PathOptions {
         self.run_dir.join("runtime.sock")
     }
 
-    /// The socket for `cluster image`.
+    /// The socket for `cluster image` and `cluster status`.
     pub fn control_socket(&self) -> PathBuf {
         self.run_dir.join("control.sock")
     }

@@ -1,0 +1,6 @@
+//! The subcommands that are over in a moment.
+
+pub mod image;
+pub mod status;
+pub mod token;
+pub mod uninstall;

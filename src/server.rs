@@ -1,0 +1,230 @@
+//! Starts the control plane and, unless told otherwise, a node.
+//!
+//! The order is that of need: keys, store, API server, what every cluster has, controllers, scheduler, node. They stop
+//! in reverse when `shutdown` is triggered; pods go on.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Context;
+use api::Verb;
+use apiserver::{ApiServer, BearerToken, Identity, KubeletClient, Limits};
+use client::{Backend, Client, Informers, Patch, Scope};
+use controllers::Served;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use pki::{Live, Profile};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::json;
+use store::Store;
+use task::Shutdown;
+use tokio::net::TcpListener;
+
+use crate::authority::{AuthoritySigner, Keys, serving_profile};
+use crate::in_process::InProcess;
+use crate::instance::Instance;
+use crate::manifests;
+use crate::node::{self, NodeConfig};
+use crate::options::ServerOptions;
+use crate::preflight::{self, Wanted};
+use crate::settings::ClusterSettings;
+
+/// What `/version` says.
+const GIT_VERSION: &str = concat!("v1.36.2+cluster-", env!("CARGO_PKG_VERSION"));
+
+/// Runs until `shutdown`.
+pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<()> {
+    let listen = SocketAddr::new(options.bind_address, options.https_listen_port);
+    let wanted = Wanted { api: Some(listen), node: !options.disable_agent };
+    preflight::check(wanted).map_err(|lacks| anyhow::anyhow!("{lacks}"))?;
+    let settings = ClusterSettings::parse(
+        &options.cluster_cidr,
+        &options.service_cidr,
+        options.cluster_dns,
+        &options.cluster_domain,
+    )?;
+    let node_ports = node_ports(&options.service_node_port_range)?;
+    let name = node::name(&options.node)?;
+    let ip = network::node_address(options.node.node_ip).await?;
+    let advertise = options.advertise_address.unwrap_or(ip);
+    let paths = options.common.paths.absolute()?;
+    let _instance = Instance::take(&paths)?;
+
+    let keys = Keys::load_or_create(&paths, options.token.as_deref())?;
+    let store = Store::open(store::Config::new(paths.server().join("db"), name.clone()), shutdown.clone())
+        .await
+        .context("the store cannot be opened")?;
+
+    let mut addresses = vec![ip, advertise];
+    addresses.extend(settings.api_address());
+    addresses.extend(Some(options.bind_address).filter(|address| !address.is_unspecified()));
+    let mut names = options.tls_san.clone();
+    names.push(name.clone());
+    let serving = issue_and_renew(&keys, serving_profile(&names, &addresses, &settings.cluster_domain), &shutdown)?;
+    let config = apiserver_config(&keys, serving, &settings, advertise, &options, node_ports)?;
+    let closed = store.clone();
+    let api = ApiServer::start(config, store, shutdown.clone()).await.context("the API server cannot be started")?;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let (serving_api, stop) = (api.clone(), shutdown.clone());
+    task::spawn("apiserver", async move { serving_api.serve(listener, stop).await });
+    keys.write_kubeconfig(&options.write_kubeconfig, &format!("https://127.0.0.1:{}", options.https_listen_port))?;
+    tracing::info!(address = %listen, kubeconfig = %options.write_kubeconfig.display(), "API server is serving");
+
+    let backend = |identity: Identity| -> Arc<dyn Backend> { Arc::new(InProcess { server: api.clone(), identity }) };
+    // One informer per kind in the process, whoever reads from it.
+    let informers = Informers::new(backend(Identity::master("system:apiserver")), shutdown.clone());
+    let client = |identity: Identity, manager: &str| Client::new(backend(identity), informers.clone(), manager);
+    manifests::apply_all(&client(Identity::master("system:apiserver"), "cluster"), &settings)
+        .await
+        .context("the cluster's own objects cannot be applied")?;
+
+    let controllers = controllers::Config {
+        cluster_cidr: ipv4(settings.cluster_cidr)?,
+        ca_pem: keys.authority.cert_pem().to_owned(),
+        reserved_addresses: addresses,
+        resources: served(),
+    };
+    let signer = Arc::new(AuthoritySigner(keys.authority.clone()));
+    let controller = |name: &str| client(Identity::service_account("kube-system", name), "kube-controller-manager");
+    controllers::start(controllers, controller, signer, &shutdown);
+    let (scheduler, stop) =
+        (client(Identity::user("system:kube-scheduler", [""; 0]), "kube-scheduler"), shutdown.clone());
+    task::restarting("scheduler", shutdown.clone(), move || scheduler::run(scheduler.clone(), stop.clone()));
+
+    if !options.disable_agent {
+        let profile = Profile::server(&format!("system:node:{name}"), vec![name.clone()], vec![ip]);
+        let config = NodeConfig {
+            ip,
+            paths,
+            options: options.node,
+            settings,
+            ca_pem: keys.authority.cert_pem().to_owned(),
+            serving: issue_and_renew(&keys, profile, &shutdown)?,
+            name: name.clone(),
+        };
+        let of_cluster = client(Identity::master("system:apiserver"), "cluster");
+        task::spawn("role", label_control_plane(of_cluster, name.clone(), shutdown.clone()));
+        node::start(config, client(Identity::node(&name), "kubelet"), &shutdown).await?;
+    }
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => Ok(()),
+        // Nothing is acknowledged any more. The next start reads what is on disk; pods go on meanwhile.
+        () = closed.closed() => Err(anyhow::anyhow!("the store has stopped: its disk failed; the log above says how")),
+    }
+}
+
+/// A node may not give itself a role; the control plane does, when the node has registered.
+async fn label_control_plane(client: Client, name: String, shutdown: Shutdown) {
+    const ROLE: &str = "node-role.kubernetes.io/control-plane";
+    let nodes = client.informer::<Node>(Scope::all());
+    let mut changes = nodes.subscribe();
+    loop {
+        let change = tokio::select! {
+            () = shutdown.cancelled() => return,
+            change = changes.next() => change,
+        };
+        let lacks = |node: &Node| !node.metadata.labels.iter().flatten().any(|(key, _)| key == ROLE);
+        if change.key.name == name && change.new.as_deref().is_some_and(lacks) {
+            let patch = Patch::Merge(json!({"metadata": {"labels": {ROLE: "true"}}}));
+            if let Err(failure) = client.patch::<Node>("", &name, patch).await {
+                tracing::warn!(node = name, %failure, "the node has no role label");
+            }
+        }
+    }
+}
+
+/// A certificate for this process, replaced in time for as long as it runs.
+fn issue_and_renew(keys: &Keys, profile: Profile, shutdown: &Shutdown) -> anyhow::Result<Live> {
+    let live = keys.issue_live(&profile)?;
+    let (authority, renewed, shutdown) = (keys.authority.clone(), live.clone(), shutdown.clone());
+    task::spawn("renew", async move {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(renewed.due_in()) => {}
+            }
+            match authority.issue(&profile).and_then(|issued| renewed.replace(&issued)) {
+                Ok(()) => tracing::info!(name = profile.common_name, "certificate renewed"),
+                Err(error) => {
+                    tracing::error!(name = profile.common_name, %error, "certificate not renewed");
+                    return;
+                }
+            }
+        }
+    });
+    Ok(live)
+}
+
+fn apiserver_config(
+    keys: &Keys,
+    serving: Live,
+    settings: &ClusterSettings,
+    advertise: IpAddr,
+    options: &ServerOptions,
+    node_ports: std::ops::RangeInclusive<u16>,
+) -> anyhow::Result<apiserver::Config> {
+    let ca_pem = keys.authority.cert_pem();
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    let roots = Arc::new(roots);
+    let to_kubelets = keys.authority.issue(&Profile::client("kube-apiserver-kubelet-client", &["system:masters"]))?;
+    let bootstrap = Identity::user(
+        "system:bootstrap:node",
+        ["system:bootstrappers", "system:bootstrappers:cluster:default-node-token"],
+    );
+    let join_tokens = [keys.token.to_string(), keys.token.secret.clone()];
+    Ok(apiserver::Config {
+        advertise_address: advertise,
+        advertise_port: options.https_listen_port,
+        service_cluster_ip_ranges: vec![settings.service_cidr],
+        service_node_port_range: node_ports,
+        service_account_issuer: format!("https://kubernetes.default.svc.{}", settings.cluster_domain),
+        api_audiences: Vec::new(),
+        service_account_signing_key_pem: keys.service_account_key.clone(),
+        serving_certificate: Arc::new(serving),
+        client_authorities: roots.clone(),
+        authorities_pem: ca_pem.to_owned(),
+        kubelet_client: KubeletClient {
+            certificate_chain: CertificateDer::pem_slice_iter(to_kubelets.cert_pem.as_bytes())
+                .collect::<Result<_, _>>()?,
+            key: PrivateKeyDer::from_pem_slice(to_kubelets.key_pem.as_bytes())?,
+            authorities: roots,
+        },
+        bearer_tokens: join_tokens
+            .into_iter()
+            .map(|token| BearerToken { token, identity: bootstrap.clone() })
+            .collect(),
+        anonymous: true,
+        git_version: GIT_VERSION.to_owned(),
+        limits: Limits::default(),
+    })
+}
+
+/// What the namespace controller and the garbage collector look after.
+fn served() -> Vec<Served> {
+    api::rows()
+        .iter()
+        .filter(|row| row.enabled && row.stored && row.resource == row.storage)
+        .filter(|row| [Verb::List, Verb::Watch, Verb::Delete].iter().all(|verb| row.has_verb(*verb)))
+        .map(|row| Served { resource: row.resource.clone(), kind: row.kind.clone(), namespaced: row.namespaced })
+        .collect()
+}
+
+fn ipv4(net: IpNet) -> anyhow::Result<ipnet::Ipv4Net> {
+    match net {
+        IpNet::V4(net) => Ok(net),
+        IpNet::V6(_) => anyhow::bail!("--cluster-cidr must be an IPv4 network so far"),
+    }
+}
+
+fn node_ports(range: &str) -> anyhow::Result<std::ops::RangeInclusive<u16>> {
+    let parsed = range.split_once('-').and_then(|(first, last)| Some(first.parse().ok()?..=last.parse().ok()?));
+    parsed
+        .filter(|range: &std::ops::RangeInclusive<u16>| !range.is_empty() && *range.start() > 0)
+        .with_context(|| format!("--service-node-port-range: {range:?} is no range such as 30000-32767"))
+}
