@@ -11,7 +11,7 @@ pub mod object;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, Failure, Involved, Patch, Recorder};
+use client::{Client, Failure, Involved, Patch, Recorder, Scope};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
@@ -29,12 +29,21 @@ const BEAT: Duration = Duration::from_secs(10);
 const REPORT: Duration = Duration::from_secs(300);
 /// While something is missing, looks come faster, ever slower.
 const RETRY_MIN: Duration = Duration::from_millis(50);
+/// A node that starts is looked at often: pods wait for it.
+const RETRY_MAX_AT_START: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// For so long a node counts as starting.
+const START: Duration = Duration::from_secs(60);
 
 /// Registers the node and keeps its status and Lease until shutdown.
 pub async fn run(context: Arc<Context>, machine: Machine, shutdown: Shutdown) {
+    // Others write to the Node, too: its pod CIDR comes from a controller.
+    let scope = Scope::fields(format!("metadata.name={}", context.config.node_name));
+    let informer = context.client.informer::<Node>(scope);
+    let mut changes = informer.subscribe();
     let mut keeper =
         Keeper { context, machine, shown: None, reported: None, node: None, was_ready: false, pod_cidr: None };
+    let started = Instant::now();
     let mut pause = RETRY_MIN;
     let mut lease_at: Option<Instant> = None;
     loop {
@@ -42,13 +51,10 @@ pub async fn run(context: Arc<Context>, machine: Machine, shutdown: Shutdown) {
             () = shutdown.cancelled() => return,
             outcome = keeper.beat() => outcome,
         };
-        let is_well = match outcome {
-            Ok(is_ready) => is_ready,
-            Err(failure) => {
-                tracing::info!(%failure, "node status not written; it is tried again");
-                false
-            }
-        };
+        let is_ready = outcome.unwrap_or_else(|failure| {
+            tracing::info!(%failure, "node status not written; it is tried again");
+            false
+        });
         if lease_at.is_none_or(|at| at.elapsed() >= BEAT - Duration::from_millis(500))
             && let Some(node) = &keeper.node
         {
@@ -57,13 +63,21 @@ pub async fn run(context: Arc<Context>, machine: Machine, shutdown: Shutdown) {
                 Err(failure) => tracing::info!(%failure, "node lease not renewed; it is tried again"),
             }
         }
-        pause = if is_well && lease_at.is_some() { BEAT } else { (pause * 2).clamp(RETRY_MIN, RETRY_MAX) };
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
-        if is_well {
-            pause = RETRY_MIN;
+        let longest = if started.elapsed() < START { RETRY_MAX_AT_START } else { RETRY_MAX };
+        let is_well = is_ready && lease_at.is_some();
+        let next = tokio::time::sleep(if is_well { BEAT } else { pause });
+        pause = if is_well { RETRY_MIN } else { (pause * 2).min(longest) };
+        tokio::pin!(next);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = &mut next => break,
+                change = changes.next() => {
+                    if let Some(node) = change.new && keeper.take_pod_cidr(&node).await {
+                        break;
+                    }
+                }
+            }
         }
     }
 }
@@ -122,29 +136,29 @@ impl Keeper {
         let patch = Patch::Strategic(json!({"status": object::patch(node.status.as_ref(), &status)}));
         match self.context.client.patch_status::<Node>("", &config.node_name, patch).await {
             Ok(written) => {
-                let cidr = written.spec.as_ref().and_then(|spec| spec.pod_cidr.clone());
-                if cidr.is_some() && cidr != self.pod_cidr {
-                    let text = cidr.clone().unwrap_or_default();
-                    // Runtimes without a use for it may say so.
-                    if let Err(error) = self.context.runtime.set_pod_cidr(&text).await {
-                        tracing::debug!(%error, "pod CIDR not taken by the runtime");
-                    }
-                    self.pod_cidr = cidr;
-                }
+                self.take_pod_cidr(&written).await;
                 self.node = Some(written);
                 self.shown = Some(seen);
                 self.reported = Some(Instant::now());
                 Ok(())
             }
-            Err(failure) => {
-                if failure.is_not_found() {
-                    // Somebody deleted the node: it registers again.
-                    self.node = None;
-                    self.shown = None;
-                }
-                Err(failure)
-            }
+            // Also when somebody deleted the Node: as upstream, it comes back with the next start of this process.
+            Err(failure) => Err(failure),
         }
+    }
+
+    /// Tells the runtime which addresses pods get. Yields whether that is new.
+    async fn take_pod_cidr(&mut self, node: &Node) -> bool {
+        let cidr = node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone());
+        let Some(text) = cidr.filter(|cidr| !cidr.is_empty() && self.pod_cidr.as_ref() != Some(cidr)) else {
+            return false;
+        };
+        // Runtimes without a use for it may say so.
+        if let Err(error) = self.context.runtime.set_pod_cidr(&text).await {
+            tracing::debug!(%error, "pod CIDR not taken by the runtime");
+        }
+        self.pod_cidr = Some(text);
+        true
     }
 }
 

@@ -1,6 +1,7 @@
 //! What tests share.
 
 pub mod api;
+mod https;
 pub mod runtime;
 mod stories;
 

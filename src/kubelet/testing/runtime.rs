@@ -30,6 +30,7 @@ struct State {
     containers: BTreeMap<String, (String, ContainerStatus)>,
     configs: Vec<(PodSandboxConfig, ContainerConfig)>,
     calls: Vec<String>,
+    streaming_url: String,
 }
 
 impl FakeRuntime {
@@ -64,6 +65,11 @@ impl FakeRuntime {
             state.containers.values().find(running).map(|(_, one)| one.id.clone()).unwrap()
         };
         self.end(&id, exit_code);
+    }
+
+    /// What Exec answers.
+    pub fn stream_at(&self, url: &str) {
+        self.state.lock().streaming_url = url.to_owned();
     }
 
     pub fn is_empty(&self) -> bool {
@@ -291,6 +297,11 @@ impl RuntimeService for FakeRuntime {
         Ok(Response::new(ExecSyncResponse { exit_code, ..ExecSyncResponse::default() }))
     }
 
+    async fn exec(&self, request: Request<ExecRequest>) -> Answer<ExecResponse> {
+        self.did(format!("stream {}", request.into_inner().cmd.join(" ")));
+        Ok(Response::new(ExecResponse { url: self.state.lock().streaming_url.clone() }))
+    }
+
     async fn get_container_events(&self, _: Request<GetEventsRequest>) -> Answer<Self::GetContainerEventsStream> {
         let events = tokio_stream::wrappers::BroadcastStream::new(self.events.subscribe());
         let events =
@@ -310,7 +321,6 @@ impl RuntimeService for FakeRuntime {
         stream_containers(StreamContainersRequest) -> Self::StreamContainersStream;
         update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
-        exec(ExecRequest) -> ExecResponse;
         attach(AttachRequest) -> AttachResponse;
         port_forward(PortForwardRequest) -> PortForwardResponse;
         container_stats(ContainerStatsRequest) -> ContainerStatsResponse;

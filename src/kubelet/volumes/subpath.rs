@@ -50,6 +50,8 @@ fn open(volume: &Path, sub_path: &str) -> io::Result<OwnedFd> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "must not be absolute and must not contain '..'"));
     }
     let root: OwnedFd = File::open(volume)?.into();
+    // What is made has the volume's own mode, so that those who may write there may write here.
+    let mode = std::fs::metadata(volume)?.permissions();
     match openat2(root.as_fd(), path, how()) {
         Ok(fd) => return Ok(fd),
         Err(Errno::ENOENT) => {}
@@ -65,7 +67,10 @@ fn open(volume: &Path, sub_path: &str) -> io::Result<OwnedFd> {
             Ok(fd) => fd,
             Err(Errno::ENOENT) => {
                 mkdirat(above.as_fd(), name, Mode::from_bits_truncate(0o750)).map_err(io::Error::from)?;
-                openat2(above.as_fd(), name, how().flags(OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW))?
+                let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY;
+                let made = openat2(above.as_fd(), name, how().flags(flags))?;
+                std::fs::set_permissions(format!("/proc/self/fd/{}", made.as_raw_fd()), mode.clone())?;
+                made
             }
             Err(error) => return Err(error.into()),
         };
@@ -96,6 +101,8 @@ mod tests {
             assert!(open(&volume, bad).is_err(), "{bad}");
         }
         open(&volume, "new/deep").unwrap();
-        assert!(volume.join("new/deep").is_dir());
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&volume.join("new/deep")), mode(&volume));
     }
 }
