@@ -30,6 +30,11 @@ use crate::verbs::typed::Strictness;
 use crate::verbs::{self, Answered, watch};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// Clients that see these know that the server protects itself, and do not slow themselves down.
+const PRIORITY_AND_FAIRNESS: [HeaderName; 2] = [
+    HeaderName::from_static("x-kubernetes-pf-flowschema-uid"),
+    HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid"),
+];
 
 /// Answers one request. Nothing that happens in here reaches another one.
 pub async fn handle(server: ApiServer, peer: Peer, request: Request<Incoming>) -> Response<Body> {
@@ -47,6 +52,9 @@ pub async fn handle(server: ApiServer, peer: Peer, request: Request<Incoming>) -
     let audit_id = audit_id.or_else(|| HeaderValue::from_str(&uid(&mut server.rng())).ok());
     if let Some(audit_id) = audit_id {
         response.headers_mut().insert(AUDIT_ID, audit_id);
+    }
+    for name in PRIORITY_AND_FAIRNESS {
+        response.headers_mut().insert(name, HeaderValue::from_static("00000000-0000-0000-0000-000000000000"));
     }
     response
 }

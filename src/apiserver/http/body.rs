@@ -16,6 +16,10 @@ use http_body_util::BodyExt;
 
 use crate::failures;
 
+/// How much of a body that is too large is still read, and for how long.
+const DRAIN_BYTES_MAX: usize = 32 << 20;
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+
 /// What an answer sends.
 pub enum Body {
     Full(Option<Bytes>),
@@ -69,6 +73,7 @@ where
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<usize>().ok());
     if announced.is_some_and(|announced| announced > bytes_max) {
+        let _ = tokio::time::timeout(DRAIN_MAX, drain(std::pin::pin!(body))).await;
         return Err(failures::body_too_large(bytes_max));
     }
     let bytes = tokio::time::timeout(time_max, collect(body, bytes_max))
@@ -93,6 +98,7 @@ where
         let frame = frame.map_err(|error| Failure::bad_request(format!("cannot read the body: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + all.len() + data.len() > bytes_max {
+            let _ = tokio::time::timeout(DRAIN_MAX, drain(body)).await;
             return Err(failures::body_too_large(bytes_max));
         }
         if first.is_empty() && all.is_empty() {
@@ -105,6 +111,17 @@ where
         all.extend_from_slice(&data);
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+/// Reads on without keeping anything: a client that is still sending may not look at the answer before it is done.
+async fn drain<B: http_body::Body<Data = Bytes>>(mut body: Pin<&mut B>) {
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+        if bytes > DRAIN_BYTES_MAX {
+            return;
+        }
+    }
 }
 
 fn gunzip(bytes: &[u8], bytes_max: usize) -> Result<Bytes, Failure> {
