@@ -78,6 +78,10 @@ impl Pods {
             self.context.client.informer(Scope::fields(format!("spec.nodeName={}", self.context.config.node_name)));
         let shutdown = self.shutdown.clone();
         if let Some(dir) = self.context.config.static_pods_dir.clone() {
+            // Read before anything is taken for an orphan.
+            for pod in static_pods::read(&dir, self.node_name()).into_values() {
+                self.set(Arc::new(pod));
+            }
             let pods = self.clone();
             task::spawn("static-pods", static_pods::follow(dir, pods, shutdown.clone()));
         }

@@ -57,7 +57,7 @@ fn watch(dir: &Path) -> std::io::Result<Watch> {
 }
 
 /// The pods of all manifests, by uid. What is no pod is reported and left out.
-fn read(dir: &Path, node_name: &str) -> BTreeMap<String, Pod> {
+pub fn read(dir: &Path, node_name: &str) -> BTreeMap<String, Pod> {
     let mut pods = BTreeMap::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();

@@ -101,6 +101,8 @@ pub struct Worker {
     watched: Watched,
     tokens: Tokens,
     refresh_at: Option<Timestamp>,
+    /// Something changed while the volumes were being set up, perhaps after it was read.
+    is_stale: bool,
     volume_failures: u32,
     pulls: BTreeMap<String, Backoff>,
     /// Termination messages by container id.
@@ -132,6 +134,7 @@ impl Worker {
             verdicts,
             tokens: Tokens::default(),
             refresh_at: None,
+            is_stale: false,
             volume_failures: 0,
             pulls: BTreeMap::new(),
             messages: BTreeMap::new(),
@@ -394,7 +397,11 @@ impl Worker {
 
     /// Sets the volumes up once more, which changes only what is different.
     fn refresh_volumes(&mut self) {
-        if self.memory.ending.is_some() || self.memory.busy.contains(&Work::Volumes) {
+        if self.memory.ending.is_some() {
+            return;
+        }
+        if self.memory.busy.contains(&Work::Volumes) {
+            self.is_stale = true;
             return;
         }
         match self.memory.volumes {
@@ -407,6 +414,7 @@ impl Worker {
 
     fn set_up_volumes(&mut self) {
         self.refresh_at = None;
+        self.is_stale = false;
         let (context, pod) = (self.context.clone(), self.pod.clone());
         let (watched, tokens) = (self.watched.clone(), self.tokens.clone());
         self.work(Work::Volumes, async move {
@@ -531,6 +539,9 @@ impl Worker {
                 self.memory.volumes = Volumes::Ready;
                 self.volume_failures = 0;
                 self.refresh_at = done.refresh_at;
+                if self.is_stale && self.memory.ending.is_none() {
+                    self.set_up_volumes();
+                }
             }
             Some(Done::Volumes(Err(error))) => {
                 self.context.events.warning(start::about(&self.pod), "FailedMount", error.to_string());
@@ -540,6 +551,8 @@ impl Worker {
                 // Volumes that are there stay in use even if they cannot be refreshed.
                 if self.memory.volumes == Volumes::Ready {
                     self.refresh_at = Some(retry_at);
+                } else if self.is_stale {
+                    self.memory.volumes = Volumes::NotYet;
                 } else {
                     self.memory.volumes = Volumes::Failed { retry_at };
                 }
