@@ -63,13 +63,10 @@ pub async fn run(server: &ApiServer) -> Result<(), Error> {
     let namespaces =
         NAMESPACES.map(|name| (Resource::new("", "v1", "namespaces"), None, json!({"metadata": {"name": name}})));
     write(server, &user, namespaces.to_vec()).await?;
-    // Admission looks namespaces up in the cache.
-    let revision = server.store().revision();
     let failed = |object: &str| {
         let object = object.to_owned();
         move |source| Error::Bootstrap { object, source }
     };
-    server.cache().reach(revision).await.map_err(failed("namespaces"))?;
 
     let mut objects = roles().map_err(failed("roles"))?;
     for (name, value, description) in [

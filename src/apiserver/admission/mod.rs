@@ -19,6 +19,7 @@ use api::{Failure, Row};
 use serde_json::Value;
 
 use crate::cache::Cache;
+use crate::failures;
 use crate::identity::Identity;
 use crate::server::ApiServer;
 
@@ -100,11 +101,27 @@ impl Admission {
         Admission { cache, plugins }
     }
 
-    /// Webhooks will be asked here too, which is why it may wait.
-    #[expect(clippy::unused_async, reason = "webhooks and policies wait for answers")]
+    /// A refusal may be due to something that was written a moment ago and is not in the cache yet, such as the
+    /// namespace; it counts once the cache has all that was acknowledged before.
     pub async fn mutate(
         &self,
-        _server: &ApiServer,
+        server: &ApiServer,
+        attributes: &mut Attributes<'_>,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), Failure> {
+        let seen = self.cache.revision();
+        let Err(refused) = self.mutate_once(attributes, object, old) else { return Ok(()) };
+        let written = server.store().read_index().await.map_err(|error| failures::of_store(&error))?;
+        if seen >= written {
+            return Err(refused);
+        }
+        self.cache.reach(written).await?;
+        self.mutate_once(attributes, object, old)
+    }
+
+    fn mutate_once(
+        &self,
         attributes: &mut Attributes<'_>,
         object: &mut Value,
         old: Option<&Value>,

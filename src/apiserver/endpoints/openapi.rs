@@ -36,12 +36,20 @@ struct Documents {
 
 static DOCUMENTS: OnceLock<Documents> = OnceLock::new();
 
-pub fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> Result<Response<Body>, Failure> {
+pub async fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> Result<Response<Body>, Failure> {
     if matches!(parts, ["openapi", "v2"]) {
         // The binary form of version 2 is not made; whoever takes nothing else is told.
         negotiate::form(headers)?;
     }
-    let documents = DOCUMENTS.get_or_init(|| make(server));
+    let documents = match DOCUMENTS.get() {
+        Some(documents) => documents,
+        None => {
+            // A tenth of a second of work, which other requests need not wait for.
+            let server = server.clone();
+            let made = tokio::task::spawn_blocking(move || DOCUMENTS.get_or_init(|| make(&server)));
+            made.await.map_err(Failure::internal)?
+        }
+    };
     match parts {
         ["openapi", "v2"] => send(&documents.v2, headers),
         ["openapi", "v3"] => {

@@ -162,7 +162,9 @@ async fn a_pod_on_a_node_goes_when_its_kubelet_says_so() {
 async fn a_namespace_goes_when_it_is_finalized() {
     let t = Fixture::start().await;
     t.create("", "namespaces", json!({"metadata": {"name": "shop"}})).await.unwrap();
-    t.catch_up().await;
+    let mut call = t.ask(Verb::Create, "", "configmaps", Some(config_map("early", "1")));
+    call.namespace = Some("shop".to_owned());
+    t.call(call).await.unwrap();
     let marked = t.delete("", "namespaces/shop", None).await.unwrap();
     assert_eq!(marked["status"]["phase"], "Terminating");
     t.catch_up().await;
