@@ -29,9 +29,7 @@ fn a_port_in_use_is_said_before_anything_is_written() {
     let host = lan.host("one", 1);
     let mut taken = host.command("socat").args(["TCP-LISTEN:6443,fork", "EXEC:true"]).spawn().unwrap();
     until("the port is taken", SOON, || {
-        host.command("sh").args(["-c", "exec 3<>/dev/tcp/127.0.0.1/6443"]).status().unwrap().success()
-            || host.command("curl").args(["-s", "--max-time", "1", "telnet://127.0.0.1:6443"]).status().unwrap().code()
-                != Some(7)
+        host.command("socat").args(["-u", "OPEN:/dev/null", "TCP:127.0.0.1:6443"]).status().unwrap().success()
     });
     let mut server = Node::server(&host);
     server.spawn();

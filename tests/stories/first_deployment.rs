@@ -2,7 +2,7 @@
 //! rolled to a new image and back.
 
 use super::{SOON, stage};
-use crate::support::{images, run, until};
+use crate::support::{both, images, until, until_is};
 
 #[test]
 fn three_replicas_behind_a_service_are_rolled_and_rolled_back() {
@@ -19,24 +19,25 @@ fn three_replicas_behind_a_service_are_rolled_and_rolled_back() {
     server.kubectl(&["run", "client", "--image=busybox:1", "--restart=Never", "--", "sleep", "3600"]);
     server.kubectl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=60s"]);
     let by_name = || {
-        let args = ["exec", "client", "--", "wget", "-q", "-O-", "-T", "3", "http://web.default.svc.cluster.local"];
-        String::from_utf8_lossy(&server.kubectl_output(&args).stdout).into_owned()
+        let args =
+            ["exec", "client", "--", "timeout", "5", "wget", "-q", "-O-", "http://web.default.svc.cluster.local"];
+        both(&server.kubectl_output(&args))
     };
-    until("the Service answers by name", SOON, || by_name() == "first\n");
+    until_is("the Service answers by name", SOON, "first\n", by_name);
 
     let outside = stage.lan.host("outside", 99);
     let url = format!("http://{}:{port}", server.host.ip);
-    let by_port = || run(outside.command("curl").args(["-sSf", "--max-time", "5", &url]));
-    until("the Service answers by node port", SOON, || by_port() == "first\n");
+    let by_port = || both(&outside.command("curl").args(["-sSf", "--max-time", "5", &url]).output().unwrap());
+    until_is("the Service answers by node port", SOON, "first\n", by_port);
 
     server.kubectl(&["set", "image", "deployment/web", "nginx=nginx:2"]);
     server.kubectl(&["rollout", "status", "deployment/web", "--timeout=90s"]);
-    until("the new image answers", SOON, || by_name() == "second\n");
+    until_is("the new image answers", SOON, "second\n", by_name);
     let history = server.kubectl(&["rollout", "history", "deployment/web"]);
     assert!(history.contains("\n1 ") && history.contains("\n2 "), "{history}");
     server.kubectl(&["rollout", "undo", "deployment/web"]);
     server.kubectl(&["rollout", "status", "deployment/web", "--timeout=90s"]);
-    until("the old image answers again", SOON, || by_name() == "first\n");
+    until_is("the old image answers again", SOON, "first\n", by_name);
 
     server.kubectl(&["delete", "deployment,service", "web"]);
     until("the pods go with their Deployment", SOON, || {

@@ -32,7 +32,7 @@ spec:
   - name: main
     image: busybox:1
     command: [sh, -c]
-    args: ['echo $(COLOUR) $(POD) $(NOT_THERE); trap "exit 0" TERM; while true; do sleep 0.1; done']
+    args: ["echo '$(COLOUR) $(POD) $(NOT_THERE)'; trap 'exit 0' TERM; while true; do sleep 0.1; done"]
     env:
     - {name: COLOUR, valueFrom: {configMapKeyRef: {name: settings, key: colour}}}
     - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}

@@ -2,7 +2,7 @@
 
 use super::{SOON, stage};
 use crate::support::cluster::Node;
-use crate::support::{images, until};
+use crate::support::{both, images, until_is};
 
 #[test]
 fn pods_on_two_nodes_reach_each_other_and_services() {
@@ -41,11 +41,11 @@ spec:
     let ip = server.kubectl(&["get", "pod", "web", "-o", "jsonpath={.status.podIP}"]);
     let fetch = |host: &str| {
         let url = format!("http://{host}");
-        let args = ["exec", "far", "--", "wget", "-q", "-O-", "-T", "3", &url];
-        String::from_utf8_lossy(&server.kubectl_output(&args).stdout).into_owned()
+        let args = ["exec", "far", "--", "timeout", "5", "wget", "-q", "-O-", &url];
+        both(&server.kubectl_output(&args))
     };
-    until("the pod answers across the overlay", SOON, || fetch(&ip) == "across\n");
-    until("the Service answers by name", SOON, || fetch("web") == "across\n");
+    until_is("the pod answers across the overlay", SOON, "across\n", || fetch(&ip));
+    until_is("the Service answers by name", SOON, "across\n", || fetch("web"));
 
     // The node goes silent and comes back.
     server.kubectl(&["delete", "pod", "far"]);

@@ -18,6 +18,20 @@ pub fn until(what: &str, at_most: Duration, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until `value` is what is expected, and says what it was instead.
+#[track_caller]
+pub fn until_is(what: &str, at_most: Duration, expected: &str, mut value: impl FnMut() -> String) {
+    let began = Instant::now();
+    loop {
+        let found = value();
+        if found == expected {
+            return;
+        }
+        assert!(began.elapsed() < at_most, "not within {at_most:?}: {what}; instead of {expected:?} it is {found:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Runs a command that has to succeed; its standard output.
 #[track_caller]
 pub fn run(command: &mut Command) -> String {

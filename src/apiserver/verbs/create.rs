@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::typed::{self, Strictness};
-use super::{Outcome, Request, encoded, in_version, ownership};
+use super::{Outcome, Request, encoded, in_version, ownership, requester};
 use crate::admission::{Attributes, Operation};
 use crate::authz::escalation;
 use crate::server;
@@ -43,6 +43,7 @@ pub async fn new(request: &Request<'_>, mut object: Value, mut warnings: Vec<Str
         warnings: Vec::new(),
     };
     server.admission().mutate(server, &mut attributes, &mut object, None).await?;
+    requester::record(request.user, row, &mut object);
     row.default(&mut object);
     // Kinds may derive things from their uid, as Jobs their selector.
     let uid = server::uid(&mut server.rng());

@@ -7,6 +7,7 @@ mod delete;
 mod eviction;
 mod ownership;
 mod read;
+mod requester;
 mod scale;
 mod select;
 mod token;

@@ -32,6 +32,8 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 /// A node that starts is looked at often: pods wait for it.
 const RETRY_MAX_AT_START: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// A node that was not reported on yet is not called not ready before this time.
+const STARTING_MAX: Duration = Duration::from_secs(5);
 /// For so long a node counts as starting.
 const START: Duration = Duration::from_secs(60);
 
@@ -41,8 +43,16 @@ pub async fn run(context: Arc<Context>, machine: Machine, shutdown: Shutdown) {
     let scope = Scope::fields(format!("metadata.name={}", context.config.node_name));
     let informer = context.client.informer::<Node>(scope);
     let mut changes = informer.subscribe();
-    let mut keeper =
-        Keeper { context, machine, shown: None, reported: None, node: None, was_ready: false, pod_cidr: None };
+    let mut keeper = Keeper {
+        context,
+        machine,
+        shown: None,
+        reported: None,
+        node: None,
+        was_ready: false,
+        pod_cidr: None,
+        began: Instant::now(),
+    };
     let started = Instant::now();
     let mut pause = RETRY_MIN;
     let mut lease_at: Option<Instant> = None;
@@ -91,6 +101,7 @@ struct Keeper {
     node: Option<Node>,
     was_ready: bool,
     pod_cidr: Option<String>,
+    began: Instant,
 }
 
 impl Keeper {
@@ -110,6 +121,10 @@ impl Keeper {
         let is_ready = health.problems.is_empty();
         if self.node.is_none() {
             self.node = Some(register(&self.context.client, &self.context.config, &self.machine).await?);
+        }
+        // A runtime that starts together with the kubelet: what the Node says of before is truer than "not ready".
+        if !is_ready && self.reported.is_none() && self.began.elapsed() < STARTING_MAX {
+            return Ok(false);
         }
         let is_due = self.reported.is_none_or(|at| at.elapsed() >= REPORT);
         let images = match &self.shown {

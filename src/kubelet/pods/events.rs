@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use task::Shutdown;
+use tokio::time::Instant;
 
 use super::Pods;
 use crate::containers::names;
@@ -15,24 +16,35 @@ use crate::runtime::Runtime;
 const RELIST: Duration = Duration::from_secs(300);
 const RELIST_WITHOUT_EVENTS: Duration = Duration::from_secs(1);
 
+/// A runtime that starts together with the kubelet has this long before its absence is worth a word.
+const STARTING_MAX: Duration = Duration::from_secs(5);
+const RETRY_AT_START: Duration = Duration::from_millis(50);
+
 pub async fn follow(runtime: Runtime, pods: Arc<Pods>, shutdown: Shutdown) {
+    let began = Instant::now();
     let mut has_complained = false;
     loop {
-        tokio::select! {
+        let outcome = tokio::select! {
             () = shutdown.cancelled() => return,
-            outcome = stream(&runtime, &pods) => {
-                if let Err(error) = outcome && !has_complained {
-                    tracing::warn!(%error, "the container runtime gives no events; pods are looked at every second");
-                    has_complained = true;
-                } else {
-                    has_complained = false;
-                }
+            outcome = stream(&runtime, &pods) => outcome,
+        };
+        let pause = match outcome {
+            Err(_) if began.elapsed() < STARTING_MAX => RETRY_AT_START,
+            Err(error) if !has_complained => {
+                tracing::warn!(%error, "the container runtime gives no events; pods are looked at every second");
+                has_complained = true;
+                RELIST_WITHOUT_EVENTS
             }
-        }
+            Err(_) => RELIST_WITHOUT_EVENTS,
+            Ok(()) => {
+                has_complained = false;
+                RELIST_WITHOUT_EVENTS
+            }
+        };
         pods.wake_all();
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(RELIST_WITHOUT_EVENTS) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Writes pods' statuses to the API (upstream's status manager).
 //!
-//! Each pod has one wanted status, the latest; it is written when it differs from what was last written. Writes of one pod
+//! Each pod has one wanted status, the latest; it is written when it differs from what was last
+//! written, or from what the API shows because somebody else wrote since. Writes of one pod
 //! are in order, a failed one is retried with back-off and always sends the then latest status. A pod that has ended and was
 //! deleted is removed from the API once its last status is written.
 
@@ -30,6 +31,8 @@ struct Entry {
     name: String,
     wanted: PodStatus,
     written: PodStatus,
+    /// The revision at which the API had `written`. A pod at a later one shows what others wrote since.
+    version: u64,
     /// The pod has ended and was deleted: nothing of it is left on the node.
     delete: bool,
 }
@@ -60,10 +63,17 @@ impl Statuses {
             namespace: pod.ns().to_owned(),
             name: pod.name().to_owned(),
             wanted: PodStatus::default(),
-            written: pod.status.clone().unwrap_or_default(),
+            written: PodStatus::default(),
+            version: 0,
             delete: false,
         });
-        let is_new = entry.wanted != status || entry.delete != delete;
+        let shown = version(pod);
+        let mut is_new = entry.wanted != status || entry.delete != delete;
+        if shown > entry.version {
+            entry.version = shown;
+            entry.written = pod.status.clone().unwrap_or_default();
+            is_new |= changes(&entry.written, &status).is_some();
+        }
         entry.wanted = status;
         entry.delete = delete;
         drop(entries);
@@ -91,9 +101,10 @@ impl Statuses {
         if let Some(status) = change {
             let patch = Patch::Strategic(json!({"metadata": {"uid": uid}, "status": status}));
             match self.client.patch_status::<Pod>(&namespace, &name, patch).await {
-                Ok(_) => {
+                Ok(answer) => {
                     if let Some(entry) = self.entries.lock().get_mut(uid) {
                         entry.written = wanted;
+                        entry.version = version(&answer);
                     }
                 }
                 // The pod is gone, or another one has its name.
@@ -112,6 +123,11 @@ impl Statuses {
         }
         Ok(None)
     }
+}
+
+/// Revisions of one kind are numbers that grow (KEP-5504). 0 for a pod that is in no API.
+fn version(pod: &Pod) -> u64 {
+    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 /// The strategic merge patch from one status to another; `None` when there is nothing to write.
