@@ -1,5 +1,5 @@
 # Runs in the virtual machine: does what the second disk asks for. What it prints is the story's log.
-# A story has $boot, the number of this boot, and the functions below.
+# A story has $boot, the number of this boot, and the functions below; it returns where going on makes no sense.
 
 . /story/this
 export HOME=/tmp KUBECONFIG=/etc/cluster/kubeconfig.yaml CLUSTER_BINARY=/story/cluster
@@ -15,7 +15,7 @@ check() {
     else
         bad=$((bad + 1))
         echo "FAIL $what: $*"
-        sed 's/^/     | /' /tmp/said | tail -n 30
+        uniq /tmp/said | tail -n 15 | sed 's/^/     | /'
         return 1
     fi
 }

@@ -5,12 +5,16 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$1"
 
 packages=systemd,systemd-sysv,udev,dbus,kmod,iproute2,nftables,procps,util-linux,curl,ca-certificates,busybox-static
-packages=$packages,kubernetes-client,linux-image-cloud-amd64
+packages=$packages,linux-image-cloud-amd64
 
-rm -rf root root.img
+rm -rf root root.img kubectl
 # In a mount namespace, so that nothing stays mounted whatever happens.
-unshare -m mmdebstrap --quiet --mode=root --variant=minbase --aptopt='APT::Install-Recommends "false"' \
-    --include="$packages" bookworm root
+debian() { unshare -m mmdebstrap --quiet --mode=root --aptopt='APT::Install-Recommends "false"' "$@"; }
+debian --variant=minbase --include="$packages" bookworm root
+# bookworm's own is of 2021.
+debian --variant=extract --include=kubernetes-client trixie kubectl
+cp kubectl/usr/bin/kubectl root/usr/local/bin/
+rm -rf kubectl
 cp root/boot/vmlinuz-* vmlinuz
 cp root/boot/initrd.img-* initrd
 cp "$here/story.service" root/etc/systemd/system/

@@ -16,7 +16,7 @@ check "an executable of another machine is refused" says "does not run on this m
 check "an agent needs a token" says "CLUSTER_TOKEN is missing" env CLUSTER_SERVER=https://10.0.2.2:6443 sh /story/packaging/install.sh
 check "refusals leave nothing" nothing_is_left
 check "a wrong flag" says "no-such-flag" env CLUSTER_ARGS=--no-such-flag sh /story/packaging/install.sh
-check "and none" env CLUSTER_ARGS= sh /story/packaging/install.sh
+check "and none" env CLUSTER_ARGS= sh /story/packaging/install.sh || return
 check "the node is Ready" node_is_ready
 pid=$(plain_pid)
 check "the second installation" install_cluster
@@ -24,9 +24,9 @@ same "which changes nothing" "$pid" "$(plain_pid)"
 check "a server becomes no agent" says "is a server already" \
     env CLUSTER_SERVER=https://10.0.2.2:6443 CLUSTER_TOKEN=x sh /story/packaging/install.sh
 
-check "an image from a file" cluster image import /story/busybox.tar
+check "an image from a file" cluster image import /story/busybox.tar || return
 check "a pod" kubectl run idle --image=busybox:1 -- sleep 86400
-check "it is Ready" kubectl wait pod/idle --for=condition=Ready --timeout=60s
+check "it is Ready" kubectl wait pod/idle --for=condition=Ready --timeout=60s || return
 pids=$(pids_of "sleep 86400")
 cp /story/cluster /tmp/cluster
 echo >>/tmp/cluster

@@ -47,9 +47,9 @@ came_back() {
 
 case $boot in
 1)
-    check "the installation" install_cluster
+    check "the installation" install_cluster || return
     mkdir -p /var/lib/cluster/agent/images /srv/keeper
-    check "an image from a file" cluster image import /story/busybox.tar
+    check "an image from a file" cluster image import /story/busybox.tar || return
     cat >/tmp/keeper.yaml <<END
 apiVersion: apps/v1
 kind: Deployment
@@ -67,8 +67,8 @@ spec:
         volumeMounts: [{name: data, mountPath: /data}]
       volumes: [{name: data, hostPath: {path: /srv/keeper}}]
 END
-    check "a deployment" kubectl apply -f /tmp/keeper.yaml
-    check "its pod runs" until_true 60 ready
+    check "a deployment" kubectl apply -f /tmp/keeper.yaml || return
+    check "its pod runs" until_true 60 ready || return
     credentials
     check "a write" create written-1-0 && echo "acknowledged written-1-0"
     [ "$bad" -gt 0 ] || { echo "rebooting at $(date +%s)"; systemctl reboot; sleep 300; }

@@ -66,7 +66,7 @@ goes_on() {
 }
 
 remember_belongings
-check "the first installation" install_cluster
+check "the first installation" install_cluster || return
 check "the unit is active" systemctl is-active cluster
 check "and enabled" systemctl is-enabled cluster
 check "the node is Ready" node_is_ready
@@ -74,10 +74,10 @@ pid=$(main_pid)
 check "the second installation" install_cluster
 same "which changes nothing" "$pid" "$(main_pid)"
 
-check "an image from a file" cluster image import /story/busybox.tar
+check "an image from a file" cluster image import /story/busybox.tar || return
 echo "$deployment" >/tmp/deployment.yaml
-check "a deployment" kubectl apply -f /tmp/deployment.yaml
-check "its pods are ready by their exec probes" rolled_out
+check "a deployment" kubectl apply -f /tmp/deployment.yaml || return
+check "its pods are ready by their exec probes" rolled_out || return
 pids=$(pids_of httpd)
 same "there are two" 2 "$(echo "$pids" | wc -w)"
 same "memory.max" 67108864 "$(limit memory.max)"
