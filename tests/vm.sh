@@ -86,14 +86,14 @@ keep_blob() {
 
 # The second disk: what is tried, and what this boot is to do.
 make_story_disk() {
-    rm -rf "$vm/story" "$vm/story.img"
+    rm -rf "$vm/story" "$vm/$story.img"
     mkdir "$vm/story"
     cp -r packaging systemd tests/vm/stories tests/vm/inside.sh "$vm/busybox.tar" "$vm/story/"
     cp "$executable" "$vm/story/cluster"
     cp "$log" "$vm/story/log"
     printf 'story=%s\nboot=%s\n' "$story" "$boot" >"$vm/story/this"
-    truncate -s "$(($(du -sm "$vm/story" | cut -f1) + 32))M" "$vm/story.img"
-    mkfs.ext4 -q -F -d "$vm/story" "$vm/story.img"
+    truncate -s "$(($(du -sm "$vm/story" | cut -f1) + 32))M" "$vm/$story.img"
+    mkfs.ext4 -q -F -d "$vm/story" "$vm/$story.img"
     rm -rf "$vm/story"
 }
 
@@ -102,7 +102,7 @@ boot() {
     make_story_disk
     qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -display none -no-reboot \
         -kernel "$vm/vmlinuz" -initrd "$vm/initrd" -append "root=/dev/vda rw console=ttyS0 quiet" \
-        -drive "file=$vm/disk.qcow2,if=virtio" -drive "file=$vm/story.img,if=virtio,format=raw,readonly=on" \
+        -drive "file=$vm/$story.qcow2,if=virtio" -drive "file=$vm/$story.img,if=virtio,format=raw,readonly=on" \
         -netdev user,id=net,restrict=on -device virtio-net-pci,netdev=net,romfile= \
         -chardev "file,id=console,path=$vm/$story.console,append=on" -serial chardev:console \
         -chardev "file,id=story,path=$log,append=on" -serial chardev:story &
@@ -132,8 +132,8 @@ tell() {
     log=$vm/$story.log
     : >"$log"
     : >"$vm/$story.console"
-    rm -f "$vm/disk.qcow2"
-    qemu-img create -q -f qcow2 -b "$vm/root.img" -F raw "$vm/disk.qcow2"
+    rm -f "$vm/$story.qcow2"
+    qemu-img create -q -f qcow2 -b "$vm/root.img" -F raw "$vm/$story.qcow2"
     end=$(($(date +%s) + story_seconds_max))
     cuts=0
     boot=1
@@ -146,6 +146,7 @@ tell() {
     sleep 1
     kill $tail
     wait $tail 2>/dev/null || true
+    rm -f "$vm/$story.qcow2" "$vm/$story.img"
     grep -q "^the story ends" "$log" && ! grep -q "^FAIL" "$log"
 }
 
@@ -162,6 +163,5 @@ for name; do
     echo "==== $name"
     tell "$name" || failed="$failed $name"
 done
-rm -f "$vm/disk.qcow2" "$vm/story.img"
 [ -z "$failed" ] || { echo "FAILED:$failed; the logs are in $vm"; exit 1; }
 echo "all stories passed"

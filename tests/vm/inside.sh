@@ -59,9 +59,8 @@ belongings() {
     nft list ruleset
     ls /run/netns 2>/dev/null
     find /sys/fs/cgroup -type d ! -path '*/systemd-*' ! -path '*/user.slice/*'
-    ps --ppid 2 -p 2 --deselect -o args= | grep -v -e '^ps ' -e '^sh ' -e '^find' -e systemd-timedated -e systemd-hostnamed
+    ps --ppid 2 -p 2 --deselect -o args= | grep -v -e '^ps ' -e '^sh ' -e '^find' -e udev-worker -e systemd-timedated -e systemd-hostnamed
     systemctl list-unit-files --no-legend | cut -d' ' -f1
-    sysctl -a 2>/dev/null | grep -e '^net.*forward' -e 'net.*rp_filter' | grep -e 'all\.' -e 'default\.' -e ip_forward
 }
 
 # Looking changes some things at the first time, such as what systemd mounts on demand.

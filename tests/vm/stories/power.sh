@@ -42,7 +42,7 @@ came_back() {
     credentials
     check "the pod is back after $1" until_true 120 ready
     check "with its file on the host" kubectl exec deployment/keeper -- grep kept /data/file
-    check "and its network" until_true 30 kubectl exec deployment/keeper -- nc -w 3 -z kubernetes.default.svc 443
+    check "and its network" until_true 30 kubectl exec deployment/keeper -- nslookup kubernetes.default.svc.cluster.local
 }
 
 case $boot in
