@@ -162,16 +162,29 @@ impl ApiServer {
         api::rows().iter().filter(|row| row.enabled)
     }
 
+    /// A list or watch of one name is allowed to whoever may have the object of that name.
     pub(crate) fn authorize(&self, user: &Identity, call: &Call) -> Result<(), Failure> {
+        let selected = self.selected_name(call);
         let action = Action::Resource {
             verb: call.verb.as_str(),
             group: &call.resource.group,
             resource: &call.resource.plural,
             subresource: call.subresource.as_deref().unwrap_or_default(),
             namespace: namespace_of(call),
-            name: call.name.as_deref().unwrap_or_default(),
+            name: call.name.as_deref().or(selected.as_deref()).unwrap_or_default(),
         };
         self.0.authorizer.require(user, &action)
+    }
+
+    /// The name that a list's or watch's field selector demands.
+    fn selected_name(&self, call: &Call) -> Option<String> {
+        if !matches!(call.verb, Verb::List | Verb::Watch) {
+            return None;
+        }
+        let text = call.options.field_selector.as_deref()?;
+        let row = self.find_row(&call.resource.group, &call.resource.version, &call.resource.plural)?;
+        let selector = api::FieldSelector::parse(text, &row).ok()?;
+        selector.requires("metadata.name").map(str::to_owned)
     }
 
     pub(crate) fn config(&self) -> &Config {

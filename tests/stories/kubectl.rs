@@ -61,7 +61,7 @@ fn every_verb() {
     assert!(server.kubectl(&[&apply[..], &["--force-conflicts"]].concat()).contains("serverside-applied"));
 
     // rollout, scale, edit, patch
-    let shop = |args: &[&str]| server.kubectl(&[args, &["-n", "shop"]].concat());
+    let shop = |args: &[&str]| server.kubectl(&[&["-n", "shop"], args].concat());
     shop(&["rollout", "status", "deployment/sleepers", "--timeout=60s"]);
     shop(&["scale", "deployment/sleepers", "--replicas=1"]);
     shop(&["rollout", "restart", "deployment/sleepers"]);
@@ -118,17 +118,6 @@ fn every_verb() {
     shop(&["cp", "talker:/tmp/copied", local]);
     assert_eq!(std::fs::read_to_string(local).unwrap(), "there and back");
 
-    shop(&[
-        "run",
-        "echo",
-        "--image=busybox:1",
-        "--restart=Never",
-        "--",
-        "sh",
-        "-c",
-        "while read line; do echo got $line; done",
-        "--stdin",
-    ]);
     server.apply(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: listener, namespace: shop}\nspec:\n  containers:\n  - name: main\n    image: busybox:1\n    \
          stdin: true\n    command: [sh, -c, 'httpd -f -p 8080 -h /etc & while read line; do echo got $line; done']\n",

@@ -1,7 +1,7 @@
 //! What a pod can be made of.
 
 use super::{SOON, stage};
-use crate::support::until;
+use crate::support::{run, until};
 
 const MANIFEST: &str = r#"
 apiVersion: v1
@@ -93,9 +93,14 @@ fn volumes_variables_limits_and_identity() {
     until("the volume follows the ConfigMap", SOON, || sh("cat /settings/how/large") == "huge");
 
     // The pod's token is good for the API, and only for what its account may do.
-    let whoami = "wget -q -O- --header \"Authorization: Bearer $(cat /var/run/secrets/kubernetes.io/serviceaccount/token)\" \
-                  --no-check-certificate https://kubernetes.default.svc/api/v1/namespaces/default/secrets 2>&1 || true";
-    assert!(sh(whoami).contains("403"), "{}", sh(whoami));
+    let token = sh("cat /var/run/secrets/kubernetes.io/serviceaccount/token");
+    let asks = |path: &str| {
+        let header = format!("Authorization: Bearer {token}");
+        let url = format!("https://127.0.0.1:6443{path}");
+        run(server.host.command("curl").args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", "-H", &header, &url]))
+    };
+    assert_eq!(asks("/api"), "200");
+    assert_eq!(asks("/api/v1/namespaces/default/secrets"), "403");
 
     server.kubectl(&["delete", "pod", "everything"]);
     assert_eq!(std::fs::read_to_string(host_dir.join("bye")).unwrap(), "bye\n");
