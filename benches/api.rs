@@ -91,7 +91,7 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
 
 /// A pod whose JSON, as it is served, has about 7.4 KB, as upstream's yardstick had.
 fn pod(name: &str) -> String {
-    let env: Vec<_> = (0..26)
+    let env: Vec<_> = (0..31)
         .map(|number| json!({"name": format!("VARIABLE_{number}"), "value": format!("{number:x}").repeat(55)}))
         .collect();
     json!({

@@ -73,7 +73,8 @@ impl Report {
             "# What was measured\n\n{}, commit {}, {}.\n\nAs root on Debian: `cargo bench -p cluster --bench cluster`, or with an \
              executable that is there already, `CLUSTER_BINARY=./cluster cargo bench -p cluster --bench cluster`; `-- NAME` \
              runs only the measures whose names contain NAME and leaves this file as it is. Client and server share the \
-             machine. The targets come first; \"upstream\" is kube-apiserver 1.36 with etcd 3.6 on two cores.\n\n\
+             machine, and so does whatever else runs there: compare medians of the same day. \"Upstream\" is kube-apiserver \
+             1.36 with etcd 3.6 on two cores.\n\n\
              | measure | median | min–max (runs) | target | upstream | ours to upstream's |\n|---|---|---|---|---|---|\n",
             said(Command::new("date").arg("+%Y-%m-%d")),
             said(Command::new("git").args(["rev-parse", "--short", "HEAD"])),
@@ -119,13 +120,12 @@ fn machine(load: &str) -> String {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("");
     format!(
-        "{} cores ({}), Linux {}, data on {}; load before: {}; {} is {}",
+        "{} cores ({}), Linux {}, data on {}; load before: {}; executable {}",
         said(&mut Command::new("nproc")),
         model.trim_start_matches(['\t', ' ', ':']),
         said(Command::new("uname").arg("-r")),
-        said(Command::new("stat").args(["-f", "-c", "%T"]).arg(std::env::temp_dir())),
+        said(Command::new("findmnt").args(["-n", "-o", "FSTYPE", "--target"]).arg(std::env::temp_dir())),
         load,
-        executable().display(),
         said(Command::new(executable()).arg("--version")),
     )
 }
