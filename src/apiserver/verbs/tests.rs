@@ -379,6 +379,12 @@ async fn a_kubelet_sees_and_changes_what_is_its_own() {
     assert_eq!(ask(t.ask(Verb::Get, "", "secrets/mine", None)).await, Ok(()));
     assert_eq!(ask(t.ask(Verb::Get, "", "secrets/other", None)).await, Err(403));
     assert_eq!(ask(t.ask(Verb::List, "", "secrets", None)).await, Err(403));
+    let named = |name: &str| {
+        let mut list = t.ask(Verb::List, "", "secrets", None);
+        list.options.field_selector = Some(format!("metadata.name={name}"));
+        list
+    };
+    assert_eq!((ask(named("mine")).await, ask(named("other")).await), (Ok(()), Err(403)));
     let node = |name: &str| Some(json!({"metadata": {"name": name}}));
     assert_eq!(ask(t.ask(Verb::Create, "", "nodes", node("n1"))).await, Ok(()));
     assert_eq!(ask(t.ask(Verb::Create, "", "nodes", node("n2"))).await, Err(403));
