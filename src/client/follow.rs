@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Call, EventKind, Failure, Resource, Verb, WatchResult};
+use api::{Call, EventKind, Failure, Reason, Resource, Verb, WatchResult};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -43,8 +43,15 @@ pub struct Follow {
 
 enum State {
     Listing,
-    Reconnecting { revision: String },
-    Watching { events: BoxStream<'static, WatchResult>, revision: String },
+    Reconnecting {
+        revision: String,
+    },
+    /// `gave`: something came out of it.
+    Watching {
+        events: BoxStream<'static, WatchResult>,
+        revision: String,
+        gave: bool,
+    },
 }
 
 #[derive(serde::Deserialize)]
@@ -108,20 +115,24 @@ impl Follow {
                 call.options.resource_version = Some(revision.clone());
                 call.options.allow_watch_bookmarks = true;
                 call.options.timeout_seconds = Some(WATCH_SECONDS);
-                self.state = State::Watching { events: self.backend.watch(call), revision };
+                self.state = State::Watching { events: self.backend.watch(call), revision, gave: false };
                 Ok(None)
             }
-            State::Watching { events, revision } => {
+            State::Watching { events, revision, gave } => {
                 let event = match events.next().await {
                     Some(Ok(event)) => event,
                     ended => {
+                        let was_good = *gave;
                         self.state = State::Reconnecting { revision: std::mem::take(revision) };
                         return match ended {
                             Some(Err(failure)) => Err(failure),
+                            // A server that ends every watch at once, as one that stops does, is not asked in a tight loop.
+                            _ if !was_good => Err(Failure::new(Reason::ServiceUnavailable, "the watch ended at once")),
                             _ => Ok(None),
                         };
                     }
                 };
+                *gave = true;
                 let versioned: Versioned = serde_json::from_slice(&event.object).map_err(Failure::internal)?;
                 if !versioned.metadata.resource_version.is_empty() {
                     *revision = versioned.metadata.resource_version;
@@ -158,5 +169,38 @@ impl Follow {
         call.options.field_selector = self.scope.field_selector.clone();
         call.options.label_selector = self.scope.label_selector.clone();
         call
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::Answer;
+    use futures::future::BoxFuture;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Ends every watch at once.
+    struct Stopping(AtomicUsize);
+
+    impl Backend for Stopping {
+        fn call(&self, _: Call) -> BoxFuture<'static, Result<Answer, Failure>> {
+            let body = Bytes::from_static(br#"{"metadata": {"resourceVersion": "1"}, "items": []}"#);
+            Box::pin(async move { Ok(Answer { code: 200, body, warnings: vec![] }) })
+        }
+
+        fn watch(&self, _: Call) -> BoxStream<'static, WatchResult> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            futures::stream::empty().boxed()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn watches_that_end_at_once_are_opened_ever_more_slowly() {
+        let backend = Arc::new(Stopping(AtomicUsize::new(0)));
+        let mut follow = Follow::new(backend.clone(), Resource::new("", "v1", "pods"), Scope::all());
+        assert!(matches!(follow.next().await, Step::All(_)));
+        assert!(tokio::time::timeout(Duration::from_secs(5), follow.next()).await.is_err());
+        let opened = backend.0.load(Ordering::SeqCst);
+        assert!((3..10).contains(&opened), "{opened} watches in 5 s");
     }
 }
