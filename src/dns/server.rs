@@ -13,6 +13,8 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use parking_lot::{Mutex, RwLock};
 use task::Shutdown;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,6 +26,8 @@ use crate::answer::{self, Domain, Parsed, Request, Resolution};
 use crate::forward::Forwarder;
 use crate::zone::Zone;
 
+/// Room in the kernel for questions that come faster than they are read: one greedy client must not make it drop others'.
+const BURST_BYTES: usize = 4 * 1024 * 1024;
 /// Questions that wait for other name servers.
 const FORWARDED_MAX: usize = 1024;
 /// Of one client.
@@ -82,6 +86,9 @@ pub async fn run(config: DnsConfig, client: Client, shutdown: Shutdown) -> Resul
     for address in config.listen {
         let failed = |source| Error::Listen { address, source };
         let udp = Arc::new(UdpSocket::bind(address).await.map_err(failed)?);
+        if setsockopt(&udp, RcvBufForce, &BURST_BYTES).is_err() {
+            tracing::debug!(address = %address, "the queue for questions has the kernel's own size");
+        }
         // A port chosen by the kernel is the same for both.
         let local = udp.local_addr().map_err(failed)?;
         let tcp = TcpListener::bind(local).await.map_err(failed)?;

