@@ -71,7 +71,9 @@ fn stop_process(paths: &PathOptions, out: &mut impl Write) -> anyhow::Result<()>
     let pid_of = nix::unistd::Pid::from_raw(pid);
     nix::sys::signal::kill(pid_of, nix::sys::signal::Signal::SIGTERM).with_context(|| format!("cannot stop {pid}"))?;
     let began = Instant::now();
-    while instance::running(paths).is_some() {
+    // A process that has ended and was not waited for has no executable any more.
+    let executable = PathBuf::from(format!("/proc/{pid}/exe"));
+    while instance::running(paths).is_some() || std::fs::read_link(&executable).is_ok() {
         if began.elapsed() > STOPPING_MAX {
             bail!("process {pid} does not stop; end it with `kill -9 {pid}` and run this again");
         }
