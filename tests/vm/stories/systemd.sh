@@ -49,9 +49,11 @@ spec:
 '
 
 rolled_out() { kubectl rollout status deployment/web --timeout=120s; }
+# nslookup and nc: other commands of a static busybox fall over when they look names up.
 answers() {
     kubectl exec deployment/web -- nslookup web.default.svc.cluster.local &&
-        kubectl exec deployment/web -- wget -qO /dev/null -T 3 "http://$address/passwd"
+        kubectl exec deployment/web -- sh -c \
+            "printf 'GET /passwd HTTP/1.0\\r\\n\\r\\n' | nc -w 3 $address 80 | grep 'HTTP/1.* 200'"
 }
 limit() { cat "/sys/fs/cgroup/$(sed -n 's/^0:://p' "/proc/${pids%% *}/cgroup")/$1"; }
 reason() { kubectl get pod "$1" -o 'jsonpath={.status.containerStatuses[0].state.terminated.reason}'; }
