@@ -83,7 +83,7 @@ fn every_verb() {
     assert!(server.kubectl(&["describe", "node", "one"]).contains("Allocated resources"));
 
     // run, wait, logs, exec, attach, cp, port-forward
-    let script = "for i in 1 2 3; do echo line $i; sleep 1; done; echo ready > /tmp/state; sleep 3600";
+    let script = "echo ready > /tmp/state; for i in 1 2 3; do echo line $i; sleep 1; done; sleep 3600";
     shop(&["run", "talker", "--image=busybox:1", "--restart=Never", "--", "sh", "-c", script]);
     shop(&["wait", "--for=condition=Ready", "pod/talker", "--timeout=60s"]);
     until("the log has all lines", SOON, || shop(&["logs", "talker"]) == "line 1\nline 2\nline 3\n");

@@ -124,6 +124,14 @@ impl Node {
     /// `kubectl`, which has to succeed; what it prints.
     #[track_caller]
     pub fn kubectl(&self, args: &[&str]) -> String {
+        for _ in 0..2 {
+            let output = self.kubectl_output(args);
+            // kubectl drops what comes before it has registered the stream, and says so; then it is asked again.
+            if !String::from_utf8_lossy(&output.stderr).contains("Unknown stream id") {
+                assert!(output.status.success(), "{args:?}\n{}", both(&output));
+                return String::from_utf8_lossy(&output.stdout).into_owned();
+            }
+        }
         run(&mut self.kubectl_command(args))
     }
 
