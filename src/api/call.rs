@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
+use crate::encoded::Encoded;
 use crate::failure::Failure;
 
 /// What is asked of a resource, in the words that authorisation uses (upstream's `RequestInfo.Verb`).
@@ -170,8 +171,7 @@ pub enum EventKind {
 #[derive(Clone, Debug)]
 pub struct WatchEvent {
     pub kind: EventKind,
-    /// The object as JSON.
-    pub object: bytes::Bytes,
+    pub object: Encoded,
 }
 
 /// What a watch yields.

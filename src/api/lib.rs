@@ -3,6 +3,7 @@
 
 pub mod call;
 pub mod defaults;
+pub mod encoded;
 pub mod failure;
 pub mod fields;
 pub mod format;
@@ -18,6 +19,7 @@ pub mod table;
 pub mod validation;
 
 pub use call::{Answer, Call, EventKind, Options, PatchKind, Resource, Verb, WatchEvent, WatchResult};
+pub use encoded::{Encoded, Listed};
 pub use failure::{Cause, Failure, FieldError, Reason};
 pub use fields::Fields;
 pub use quantity::Quantity;

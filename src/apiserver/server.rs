@@ -112,7 +112,18 @@ impl ApiServer {
         Ok(Answer { code: outcome.code, body, warnings: outcome.warnings })
     }
 
-    /// A watch by a component in this process. Every watcher of an event gets the same bytes.
+    /// A list by a component in this process: the bytes of the cache, not a copy.
+    pub async fn list(&self, user: &Identity, call: Call) -> Result<api::Listed, Failure> {
+        let call = Call { verb: Verb::List, ..call };
+        let row = self.row(&call)?;
+        self.authorize(user, &call)?;
+        match verbs::execute(self, user, row, call).await?.body {
+            Answered::List(listed) => Ok(listed.into_encoded()),
+            Answered::Stored(_) | Answered::Value(_) => Err(Failure::internal("a list was asked for")),
+        }
+    }
+
+    /// A watch by a component in this process. Every watcher of an event shares the bytes of the cache.
     pub fn watch(&self, user: &Identity, call: Call) -> BoxStream<'static, WatchResult> {
         let opened = self.row(&call).and_then(|row| {
             let call = Call { verb: Verb::Watch, ..call };

@@ -6,11 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Call, EventKind, Failure, Reason, Resource, Verb, WatchResult};
-use bytes::Bytes;
+use api::{Call, Encoded, EventKind, Failure, Reason, Resource, Verb, WatchResult};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use serde_json::value::RawValue;
 
 use crate::backend::Backend;
 use crate::informer::Scope;
@@ -26,13 +24,13 @@ const WATCH_SECONDS: u64 = 30 * 60;
 #[derive(Debug)]
 pub enum Step {
     /// These are all; what else the copy holds is gone.
-    All(Vec<Bytes>),
-    Put(Bytes),
+    All(Vec<Encoded>),
+    Put(Encoded),
     /// As it was last.
-    Gone(Bytes),
+    Gone(Encoded),
 }
 
-/// Follows the objects of one resource. Objects are JSON.
+/// Follows the objects of one resource.
 pub struct Follow {
     backend: Arc<dyn Backend>,
     resource: Resource,
@@ -55,24 +53,10 @@ enum State {
 }
 
 #[derive(serde::Deserialize)]
-struct Page<'a> {
-    metadata: Meta,
-    #[serde(borrow, default)]
-    items: Vec<&'a RawValue>,
-}
-
-#[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Meta {
     #[serde(default)]
     resource_version: String,
-    #[serde(default, rename = "continue")]
-    next: String,
-}
-
-#[derive(serde::Deserialize)]
-struct Versioned {
-    metadata: Meta,
 }
 
 impl Follow {
@@ -133,9 +117,12 @@ impl Follow {
                     }
                 };
                 *gave = true;
-                let versioned: Versioned = serde_json::from_slice(&event.object).map_err(Failure::internal)?;
-                if !versioned.metadata.resource_version.is_empty() {
-                    *revision = versioned.metadata.resource_version;
+                let version = match event.object.resource_version {
+                    Some(version) => version.to_string(),
+                    None => event.object.metadata::<Meta>().map_err(Failure::internal)?.resource_version,
+                };
+                if !version.is_empty() {
+                    *revision = version;
                 }
                 Ok(match event.kind {
                     EventKind::Added | EventKind::Modified => Some(Step::Put(event.object)),
@@ -146,20 +133,19 @@ impl Follow {
         }
     }
 
-    async fn list(&mut self) -> Result<(Vec<Bytes>, String), Failure> {
+    async fn list(&mut self) -> Result<(Vec<Encoded>, String), Failure> {
         let mut objects = Vec::new();
         let mut next = None;
         loop {
             let mut call = self.call(Verb::List);
             call.options.limit = Some(PAGE_OBJECTS);
             call.options.continue_token = next.take();
-            let answer = self.backend.call(call).await?;
-            let page: Page<'_> = serde_json::from_slice(&answer.body).map_err(Failure::internal)?;
-            objects.extend(page.items.iter().map(|item| answer.body.slice_ref(item.get().as_bytes())));
-            if page.metadata.next.is_empty() {
-                return Ok((objects, page.metadata.resource_version));
+            let mut page = self.backend.list(call).await?;
+            objects.append(&mut page.objects);
+            next = page.continue_token;
+            if next.is_none() {
+                return Ok((objects, page.resource_version));
             }
-            next = Some(page.metadata.next);
         }
     }
 
@@ -176,6 +162,7 @@ impl Follow {
 mod tests {
     use super::*;
     use api::Answer;
+    use bytes::Bytes;
     use futures::future::BoxFuture;
     use std::sync::atomic::{AtomicUsize, Ordering};
 

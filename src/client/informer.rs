@@ -1,7 +1,10 @@
-//! All objects of a kind, kept up to date and decoded once per process (upstream's shared informer).
+//! All objects of a kind, kept up to date, once per process (upstream's shared informer).
 //!
 //! One task per informer follows the API and is the only writer; everybody else reads `Arc`s and subscribes. The cache
 //! lags behind the API by a watch event's way and never goes back.
+//!
+//! Objects are kept in the bytes that came, which in a server are those of the API server's watch cache, and decoded
+//! when somebody asks for them ([`entry`]). So memory grows with the objects once, not with their decoded size.
 //!
 //! Limitations: `metadata.managedFields` is dropped to save memory; an update without them keeps them on the server.
 
@@ -10,7 +13,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
-use api::{Failure, Resource};
+use api::Resource;
 use parking_lot::{Mutex, RwLock};
 use task::Shutdown;
 use tokio::sync::{Notify, watch};
@@ -18,6 +21,11 @@ use tokio::sync::{Notify, watch};
 use crate::Object;
 use crate::backend::Backend;
 use crate::follow::{Follow, Step};
+
+mod entry;
+
+pub use entry::Meta;
+use entry::{Decoded, Entry};
 
 /// An object's namespace (`""` for cluster-scoped ones) and name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -122,15 +130,20 @@ impl<T> Drop for Informer<T> {
 }
 
 struct Shared<T> {
-    objects: RwLock<BTreeMap<Key, Arc<T>>>,
+    objects: RwLock<BTreeMap<Key, Arc<Entry<T>>>>,
+    decoded: Arc<Decoded<T>>,
     subscribers: Mutex<Vec<Weak<Pending<T>>>>,
     synced: watch::Sender<bool>,
 }
 
 impl<T: Object> Informer<T> {
     fn new(stop: Shutdown) -> Informer<T> {
-        let shared =
-            Shared { objects: RwLock::default(), subscribers: Mutex::default(), synced: watch::Sender::new(false) };
+        let shared = Shared {
+            objects: RwLock::default(),
+            decoded: Arc::default(),
+            subscribers: Mutex::default(),
+            synced: watch::Sender::new(false),
+        };
         Informer { shared: Arc::new(shared), stop }
     }
 
@@ -146,27 +159,37 @@ impl<T: Object> Informer<T> {
     }
 
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<T>> {
-        self.shared.objects.read().get(&Key::new(namespace, name)).cloned()
+        self.get_key(&Key::new(namespace, name))
     }
 
     pub fn get_key(&self, key: &Key) -> Option<Arc<T>> {
-        self.shared.objects.read().get(key).cloned()
+        let entry = self.shared.objects.read().get(key).cloned();
+        entry.and_then(|entry| self.shared.decoded.get(&entry))
     }
 
-    /// Everything, in the order of namespace and name.
+    /// Everything, in the order of namespace and name. Decodes what is not at hand: where there may be many objects,
+    /// [`Informer::list_where`] is better.
     pub fn list(&self) -> Vec<Arc<T>> {
-        self.shared.objects.read().values().cloned().collect()
+        self.list_where(None, |_| true)
     }
 
     /// Everything in a namespace, in the order of names.
     pub fn list_in(&self, namespace: &str) -> Vec<Arc<T>> {
+        self.list_where(Some(namespace), |_| true)
+    }
+
+    /// The objects, of one namespace or of all, whose metadata `wanted` agrees to; only those are decoded.
+    pub fn list_where(&self, namespace: Option<&str>, wanted: impl Fn(&Meta) -> bool) -> Vec<Arc<T>> {
         let objects = self.shared.objects.read();
-        let from = Key::new(namespace, "");
-        objects
+        let from = Key::new(namespace.unwrap_or_default(), "");
+        let entries: Vec<Arc<Entry<T>>> = objects
             .range((Bound::Included(from), Bound::Unbounded))
-            .take_while(|(key, _)| key.namespace == namespace)
-            .map(|(_, object)| object.clone())
-            .collect()
+            .take_while(|(key, _)| namespace.is_none_or(|namespace| key.namespace == namespace))
+            .filter(|(_, entry)| wanted(&entry.meta))
+            .map(|(_, entry)| entry.clone())
+            .collect();
+        drop(objects);
+        entries.iter().filter_map(|entry| self.shared.decoded.get(entry)).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -183,11 +206,11 @@ impl<T: Object> Informer<T> {
         // Under the lock of the objects, so that nothing falls between the first ones and the later ones.
         let objects = self.shared.objects.read();
         self.shared.subscribers.lock().push(Arc::downgrade(&pending));
-        for (key, object) in objects.iter() {
-            pending.push(key, None, Some(object.clone()));
+        for (key, entry) in objects.iter() {
+            pending.push(key, None, Some(entry.clone()));
         }
         drop(objects);
-        Changes { pending }
+        Changes { pending, decoded: self.shared.decoded.clone() }
     }
 }
 
@@ -204,6 +227,7 @@ pub struct Change<T> {
 /// A subscription. Changes of one object that come faster than they are read are one change.
 pub struct Changes<T> {
     pending: Arc<Pending<T>>,
+    decoded: Arc<Decoded<T>>,
 }
 
 struct Pending<T> {
@@ -211,7 +235,7 @@ struct Pending<T> {
     woken: Notify,
 }
 
-type OldAndNew<T> = (Option<Arc<T>>, Option<Arc<T>>);
+type OldAndNew<T> = (Option<Arc<Entry<T>>>, Option<Arc<Entry<T>>>);
 
 struct PendingState<T> {
     order: VecDeque<Key>,
@@ -225,7 +249,7 @@ impl<T> Default for PendingState<T> {
 }
 
 impl<T> Pending<T> {
-    fn push(&self, key: &Key, old: Option<Arc<T>>, new: Option<Arc<T>>) {
+    fn push(&self, key: &Key, old: Option<Arc<Entry<T>>>, new: Option<Arc<Entry<T>>>) {
         let mut state = self.state.lock();
         if let Some((_, known)) = state.changes.get_mut(key) {
             *known = new;
@@ -237,24 +261,22 @@ impl<T> Pending<T> {
         self.woken.notify_one();
     }
 
-    fn pop(&self) -> Option<Change<T>> {
+    fn pop(&self) -> Option<(Key, OldAndNew<T>)> {
         let mut state = self.state.lock();
-        while let Some(key) = state.order.pop_front() {
-            if let Some((old, new)) = state.changes.remove(&key)
-                && (old.is_some() || new.is_some())
-            {
-                return Some(Change { key, old, new });
+        loop {
+            let key = state.order.pop_front()?;
+            if let Some(change) = state.changes.remove(&key) {
+                return Some((key, change));
             }
         }
-        None
     }
 }
 
-impl<T> Changes<T> {
+impl<T: Object> Changes<T> {
     /// Waits for a change. Cancel-safe.
     pub async fn next(&mut self) -> Change<T> {
         loop {
-            if let Some(change) = self.pending.pop() {
+            if let Some(change) = self.try_next() {
                 return change;
             }
             self.pending.woken.notified().await;
@@ -263,7 +285,14 @@ impl<T> Changes<T> {
 
     /// A change that is already there.
     pub fn try_next(&mut self) -> Option<Change<T>> {
-        self.pending.pop()
+        loop {
+            let (key, (old, new)) = self.pending.pop()?;
+            let decode = |entry: Option<Arc<Entry<T>>>| entry.and_then(|entry| self.decoded.get(&entry));
+            let (old, new) = (decode(old), decode(new));
+            if old.is_some() || new.is_some() {
+                return Some(Change { key, old, new });
+            }
+        }
     }
 }
 
@@ -272,49 +301,48 @@ async fn feed<T: Object>(mut follow: Follow, shared: Arc<Shared<T>>) {
     loop {
         let applied = match follow.next().await {
             Step::All(objects) => {
-                objects.iter().map(|bytes| decode(bytes)).collect::<Result<Vec<T>, _>>().map(|objects| {
-                    shared.replace(objects.into_iter().map(|object| (Key::of(&object), Arc::new(object))).collect());
+                objects.into_iter().map(Entry::new).collect::<Result<BTreeMap<_, _>, _>>().map(|objects| {
+                    shared.replace(objects);
                     shared.synced.send_replace(true);
                 })
             }
-            Step::Put(bytes) => decode(&bytes).map(|object: T| shared.apply(Key::of(&object), Some(Arc::new(object)))),
-            Step::Gone(bytes) => decode(&bytes).map(|object: T| shared.apply(Key::of(&object), None)),
+            Step::Put(object) => Entry::new(object).map(|(key, entry)| shared.apply(key, Some(entry))),
+            Step::Gone(object) => Entry::<T>::new(object).map(|(key, _)| shared.apply(key, None)),
         };
-        if let Err(failure) = applied {
-            tracing::error!(kind = T::KIND, %failure, "the API server sent an object that is none");
+        if let Err(error) = applied {
+            tracing::error!(kind = T::KIND, %error, "the API server sent an object that is none");
         }
     }
 }
 
 impl<T: Object> Shared<T> {
-    fn apply(&self, key: Key, new: Option<Arc<T>>) {
+    fn apply(&self, key: Key, new: Option<Arc<Entry<T>>>) {
         let mut objects = self.objects.write();
         let old = match &new {
-            Some(object) => objects.insert(key.clone(), object.clone()),
+            Some(entry) => objects.insert(key.clone(), entry.clone()),
             None => objects.remove(&key),
         };
         self.tell(&key, old, new);
     }
 
-    fn replace(&self, found: BTreeMap<Key, Arc<T>>) {
+    fn replace(&self, found: BTreeMap<Key, Arc<Entry<T>>>) {
         let mut objects = self.objects.write();
         let gone: Vec<Key> = objects.keys().filter(|key| !found.contains_key(key)).cloned().collect();
         for key in gone {
             let old = objects.remove(&key);
             self.tell(&key, old, None);
         }
-        for (key, object) in found {
-            let version = &object.metadata().resource_version;
-            let same = objects.get(&key).is_some_and(|known| known.metadata().resource_version == *version);
+        for (key, entry) in found {
+            let same = objects.get(&key).is_some_and(|known| known.resource_version == entry.resource_version);
             if !same {
-                let old = objects.insert(key.clone(), object.clone());
-                self.tell(&key, old, Some(object));
+                let old = objects.insert(key.clone(), entry.clone());
+                self.tell(&key, old, Some(entry));
             }
         }
     }
 
     /// Called under the write lock of the objects, so that subscribers hear of changes in their order.
-    fn tell(&self, key: &Key, old: Option<Arc<T>>, new: Option<Arc<T>>) {
+    fn tell(&self, key: &Key, old: Option<Arc<Entry<T>>>, new: Option<Arc<Entry<T>>>) {
         self.subscribers.lock().retain(|subscriber| match subscriber.upgrade() {
             Some(pending) => {
                 pending.push(key, old.clone(), new.clone());
@@ -325,16 +353,10 @@ impl<T: Object> Shared<T> {
     }
 }
 
-fn decode<T: Object>(bytes: &[u8]) -> Result<T, Failure> {
-    let mut object: T = serde_json::from_slice(bytes).map_err(Failure::internal)?;
-    object.metadata_mut().managed_fields = None;
-    Ok(object)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::{Answer, Call, EventKind, WatchEvent, WatchResult};
+    use api::{Answer, Call, Encoded, EventKind, Failure, WatchEvent, WatchResult};
     use futures::StreamExt;
     use futures::future::BoxFuture;
     use futures::stream::BoxStream;
@@ -376,7 +398,7 @@ mod tests {
     }
 
     fn event(kind: EventKind, object: serde_json::Value) -> WatchResult {
-        Ok(WatchEvent { kind, object: serde_json::to_vec(&object).unwrap().into() })
+        Ok(WatchEvent { kind, object: Encoded::whole(serde_json::to_vec(&object).unwrap()) })
     }
 
     #[tokio::test(start_paused = true)]
@@ -417,8 +439,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn changes_of_one_object_are_one_change() {
         let pending = Arc::new(Pending::<ConfigMap> { state: Mutex::default(), woken: Notify::new() });
-        let mut changes = Changes { pending: pending.clone() };
-        let object = |version| Arc::new(serde_json::from_value::<ConfigMap>(map("a", version)).unwrap());
+        let mut changes = Changes { pending: pending.clone(), decoded: Arc::default() };
+        let object = |version| {
+            Entry::<ConfigMap>::new(Encoded::whole(serde_json::to_vec(&map("a", version)).unwrap())).unwrap().1
+        };
         let key = Key::new("default", "a");
         pending.push(&key, None, Some(object(1)));
         pending.push(&key, Some(object(1)), Some(object(2)));

@@ -22,7 +22,7 @@ pub use api::{Failure, PatchKind};
 pub use backend::Backend;
 pub use calls::{Client, DeleteOptions, ListOptions, Patch};
 pub use follow::{Follow, Step};
-pub use informer::{Change, Changes, Informer, Informers, Key, Scope};
+pub use informer::{Change, Changes, Informer, Informers, Key, Meta, Scope};
 pub use queue::{Queue, run_workers};
 pub use recorder::{Involved, Recorder};
 pub use remote::{Remote, RemoteConfig, RemoteError, fetch_unverified};

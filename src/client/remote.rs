@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use api::{Answer, Call, EventKind, Failure, Reason, Verb, WatchEvent, WatchResult};
+use api::{Answer, Call, Encoded, EventKind, Failure, Reason, Verb, WatchEvent, WatchResult};
 use bytes::{Buf, Bytes, BytesMut};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -254,7 +254,7 @@ fn event(line: &Bytes) -> WatchResult {
         "ERROR" => return Err(Failure::from_response(500, parsed.object.get().as_bytes())),
         other => return Err(Failure::internal(format!("unknown event {other:?} in a watch"))),
     };
-    Ok(WatchEvent { kind, object: line.slice_ref(parsed.object.get().as_bytes()) })
+    Ok(WatchEvent { kind, object: Encoded::whole(line.slice_ref(parsed.object.get().as_bytes())) })
 }
 
 fn method_of(call: &Call) -> (Method, &'static str) {
@@ -341,7 +341,7 @@ mod tests {
     fn events_of_a_watch() {
         let line = Bytes::from_static(br#"{"type":"ADDED","object":{"kind":"Pod"}}"#);
         let parsed = event(&line).unwrap();
-        assert_eq!((parsed.kind, &parsed.object[..]), (EventKind::Added, &br#"{"kind":"Pod"}"#[..]));
+        assert_eq!((parsed.kind, &parsed.object.json[..]), (EventKind::Added, &br#"{"kind":"Pod"}"#[..]));
         let gone = Bytes::from_static(
             br#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}"#,
         );

@@ -291,9 +291,9 @@ impl Deployments {
     fn old_pods_run(&self, observed: &Observed) -> bool {
         observed.old.iter().any(|set| {
             let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-            let pods = self.pods.list_in(namespace);
-            pods.iter()
-                .any(|pod| is_controlled_by(&pod.metadata, set.metadata.uid.as_deref()) && !pods::is_finished(pod))
+            let set_uid = set.metadata.uid.as_deref();
+            let pods = self.pods.list_where(Some(namespace), |meta| set_uid.is_some() && meta.controller() == set_uid);
+            pods.iter().any(|pod| !pods::is_finished(pod))
         })
     }
 

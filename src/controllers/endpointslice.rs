@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, DeleteOptions, Failure, Informer, Key, Queue, Scope};
+use client::{Client, DeleteOptions, Failure, Informer, Key, Meta, Queue, Scope};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use task::Shutdown;
@@ -76,6 +76,10 @@ fn service_of(slice: &EndpointSlice) -> Option<&str> {
     (labels.get(MANAGED_BY_LABEL)? == MANAGED_BY).then(|| labels.get(SERVICE_LABEL).map(String::as_str))?
 }
 
+fn is_of(meta: &Meta, service: &str) -> bool {
+    meta.label(MANAGED_BY_LABEL) == Some(MANAGED_BY) && meta.label(SERVICE_LABEL) == Some(service)
+}
+
 fn selects(service: &Service, pod: &Pod) -> bool {
     let Some(selector) = selector(service) else { return false };
     let labels = pod.metadata.labels.as_ref();
@@ -101,22 +105,18 @@ impl EndpointSlices {
     }
 
     async fn reconcile(&self, key: Key) -> Result<Option<Duration>, Failure> {
-        let known: Vec<Arc<EndpointSlice>> = self
-            .slices
-            .list_in(&key.namespace)
-            .into_iter()
-            .filter(|slice| service_of(slice) == Some(&key.name))
-            .collect();
+        let known = self.slices.list_where(Some(&key.namespace), |meta| is_of(meta, &key.name));
         let service = self.services.get_key(&key).filter(|service| service.metadata.deletion_timestamp.is_none());
-        let Some(service) = service.filter(|service| selector(service).is_some()) else {
+        let Some((service, selector)) = service.as_deref().and_then(|service| Some((service, selector(service)?)))
+        else {
             // The garbage collector would do it too, for a Service that is gone; not for one that lost its selector.
             for slice in &known {
                 self.delete(slice).await?;
             }
             return Ok(None);
         };
-        let pods: Vec<Arc<Pod>> =
-            self.pods.list_in(&key.namespace).into_iter().filter(|pod| selects(&service, pod)).collect();
+        let selected = |meta: &Meta| selector.iter().all(|(key, value)| meta.label(key) == Some(value));
+        let pods = self.pods.list_where(Some(&key.namespace), selected);
         let nodes: BTreeSet<&str> = pods.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.as_deref()).collect();
         let zones: BTreeMap<String, String> = nodes
             .into_iter()
@@ -126,7 +126,7 @@ impl EndpointSlices {
                 Some((name.to_owned(), zone))
             })
             .collect();
-        let plan = slices::plan(&service, &pods, &zones, &known);
+        let plan = slices::plan(service, &pods, &zones, &known);
         for slice in &plan.create {
             self.client.create(slice).await?;
         }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Call, Resource, Verb};
+use api::{Call, Encoded, Resource, Verb};
 use client::{Client, Failure, Follow, Queue, Scope, Step};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
@@ -27,11 +27,6 @@ struct Collector {
     client: Client,
     graph: Mutex<Graph>,
     resources: Vec<(Resource, Cow<'static, str>)>,
-}
-
-#[derive(serde::Deserialize)]
-struct Partial {
-    metadata: ObjectMeta,
 }
 
 /// `resources` are those that can be listed, watched and deleted, with their kinds.
@@ -79,23 +74,21 @@ impl Collector {
             let step = follow.next().await;
             let woken = {
                 let mut graph = self.graph.lock();
-                let mut put = |bytes: &[u8]| match serde_json::from_slice::<Partial>(bytes) {
-                    Ok(object) => graph.put(&resource, &object.metadata),
+                let mut put = |object: &Encoded| match object.metadata::<ObjectMeta>() {
+                    Ok(metadata) => graph.put(&resource, &metadata),
                     Err(_) => Vec::new(),
                 };
                 match step {
-                    Step::Put(bytes) => put(&bytes),
+                    Step::Put(object) => put(&object),
                     Step::All(objects) => {
-                        let mut woken: Vec<String> = objects.iter().flat_map(|bytes| put(bytes)).collect();
-                        let there: Vec<String> = objects
-                            .iter()
-                            .filter_map(|bytes| serde_json::from_slice::<Partial>(bytes).ok()?.metadata.uid)
-                            .collect();
+                        let mut woken: Vec<String> = objects.iter().flat_map(&mut put).collect();
+                        let there: Vec<String> =
+                            objects.iter().filter_map(|object| object.metadata::<ObjectMeta>().ok()?.uid).collect();
                         woken.extend(graph.keep_only(&resource, &there.iter().map(String::as_str).collect()));
                         woken
                     }
-                    Step::Gone(bytes) => match serde_json::from_slice::<Partial>(&bytes) {
-                        Ok(Partial { metadata: ObjectMeta { uid: Some(uid), .. } }) => graph.remove(&uid),
+                    Step::Gone(object) => match object.metadata() {
+                        Ok(ObjectMeta { uid: Some(uid), .. }) => graph.remove(&uid),
                         _ => Vec::new(),
                     },
                 }

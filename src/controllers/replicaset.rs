@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, DeleteOptions, Failure, Informer, Involved, Key, Patch, Queue, Recorder, Scope};
+use client::{Client, DeleteOptions, Failure, Informer, Involved, Key, Meta, Patch, Queue, Recorder, Scope};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -111,9 +111,11 @@ impl ReplicaSets {
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
         let selector = select::compiled(&spec.selector);
         let mut owned = Vec::new();
-        for pod in self.pods.list_in(namespace) {
+        let set_uid = set.metadata.uid.as_deref();
+        let ours_or_nobodys = |meta: &Meta| meta.controller().is_none() || meta.controller() == set_uid;
+        for pod in self.pods.list_where(Some(namespace), ours_or_nobodys) {
             let matches = selector.matches_labels(pod.metadata.labels.as_ref());
-            if is_controlled_by(&pod.metadata, set.metadata.uid.as_deref()) {
+            if is_controlled_by(&pod.metadata, set_uid) {
                 if matches {
                     owned.push(pod);
                 } else if set.metadata.deletion_timestamp.is_none() {
@@ -219,9 +221,9 @@ impl ReplicaSets {
             .map(|set| uid(&set.metadata))
             .collect();
         let mut crowd = HashMap::new();
-        for pod in self.pods.list_in(namespace) {
-            let ours = controller_of(&pod.metadata).is_some_and(|owner| related.contains(&owner.uid.as_str()));
-            if let Some(node) = pods::node_name(&pod).filter(|_| ours && pods::is_active(&pod)) {
+        let ours = |meta: &Meta| meta.controller().is_some_and(|owner| related.contains(&owner));
+        for pod in self.pods.list_where(Some(namespace), ours) {
+            if let Some(node) = pods::node_name(&pod).filter(|_| pods::is_active(&pod)) {
                 *crowd.entry(node.to_owned()).or_default() += 1;
             }
         }

@@ -94,6 +94,11 @@ impl Stored {
         write_resource_version(self.mod_revision, tail, out);
     }
 
+    /// The object for components in this process: the very bytes that the store holds.
+    pub fn encoded(&self) -> api::Encoded {
+        api::Encoded { json: self.value.clone(), resource_version: Some(self.mod_revision) }
+    }
+
     /// The object as it is served.
     pub fn served(&self) -> Bytes {
         let mut out = Vec::with_capacity(self.served_bytes_max());

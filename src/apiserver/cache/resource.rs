@@ -51,7 +51,6 @@ pub struct Change {
     pub object: Arc<Stored>,
     pub previous: Option<Arc<Stored>>,
     frames: [OnceLock<Bytes>; 3],
-    served: OnceLock<Bytes>,
 }
 
 /// The objects at one moment.
@@ -193,14 +192,7 @@ impl State {
         };
         self.revision = revision;
         self.window_bytes += object.value.len();
-        let change = Change {
-            revision,
-            deleted,
-            object,
-            previous,
-            frames: [const { OnceLock::new() }; 3],
-            served: OnceLock::new(),
-        };
+        let change = Change { revision, deleted, object, previous, frames: [const { OnceLock::new() }; 3] };
         self.window.push_back(Arc::new(change));
         while self.window.len() > WINDOW_EVENTS_MAX
             || (self.window_bytes > WINDOW_BYTES_MAX && self.window.len() > WINDOW_EVENTS_MIN)
@@ -214,11 +206,6 @@ impl State {
 }
 
 impl Change {
-    /// The object as it is served; made once for all watchers.
-    pub fn served(&self) -> &Bytes {
-        self.served.get_or_init(|| self.object.served())
-    }
-
     /// `{"type":"ADDED","object":…}` and a line feed; made once for all watchers.
     pub fn frame(&self, kind: api::EventKind) -> Bytes {
         let (at, name) = match kind {

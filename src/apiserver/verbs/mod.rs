@@ -84,6 +84,15 @@ impl Listed {
         format!("{{\"kind\":{kind},\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[", self.row.api_version())
     }
 
+    /// Object by object, sharing their bytes.
+    pub fn into_encoded(self) -> api::Listed {
+        api::Listed {
+            objects: self.objects.iter().map(|stored| stored.encoded()).collect(),
+            resource_version: self.revision.to_string(),
+            continue_token: self.continue_token,
+        }
+    }
+
     /// `metav1.ListMeta`.
     pub fn metadata(&self) -> Value {
         let mut metadata = serde_json::Map::new();

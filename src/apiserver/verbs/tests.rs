@@ -244,9 +244,10 @@ async fn a_watch_misses_nothing_while_many_write() {
     let (mut last, mut events) = (0, 0);
     while events < WRITERS * (WRITES + 1) {
         let event = watch.next().await.unwrap().unwrap();
-        let object: Value = serde_json::from_slice(&event.object).unwrap();
-        assert!(version(&object) > last, "in order, each once");
-        last = version(&object);
+        let object: Value = event.object.decode().unwrap();
+        let version = event.object.resource_version.unwrap();
+        assert!(version > last, "in order, each once");
+        last = version;
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         let count = seen.entry(name).or_default();
         match event.kind {
@@ -272,7 +273,7 @@ async fn a_watch_with_a_selector_sees_objects_come_and_go() {
     let mut watch = t.server.watch(&t.admin, call);
     let mut next = async || {
         let event = watch.next().await.unwrap().unwrap();
-        let object: Value = serde_json::from_slice(&event.object).unwrap();
+        let object: Value = event.object.decode().unwrap();
         (event.kind, object["metadata"]["name"].as_str().unwrap().to_owned())
     };
     assert_eq!(next().await, (EventKind::Added, "a".to_owned()));
@@ -295,7 +296,7 @@ async fn initial_events_end_with_a_bookmark_and_the_distant_past_is_gone() {
     call.options.allow_watch_bookmarks = true;
     let events: Vec<_> = t.server.watch(&t.admin, call).take(5).collect().await;
     assert!(events.iter().take(4).all(|event| event.as_ref().unwrap().kind == EventKind::Added));
-    let bookmark: Value = serde_json::from_slice(&events[4].as_ref().unwrap().object).unwrap();
+    let bookmark: Value = events[4].as_ref().unwrap().object.decode().unwrap();
     assert_eq!(bookmark["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
 
     let mut call = t.ask(Verb::Watch, "", "namespaces", None);

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Call, EventKind, Failure, Row, WatchEvent, WatchResult};
+use api::{Call, Encoded, EventKind, Failure, Row, WatchEvent, WatchResult};
 use bytes::Bytes;
 use futures::{Stream, stream};
 use rand::RngExt;
@@ -220,9 +220,9 @@ impl Item {
     /// The event as components in this process take it.
     pub fn into_event(self) -> WatchResult {
         match self {
-            Item::Shared(kind, change) => Ok(WatchEvent { kind, object: change.served().clone() }),
-            Item::Own(kind, stored) => Ok(WatchEvent { kind, object: stored.served() }),
-            Item::Bookmark(object) => Ok(WatchEvent { kind: EventKind::Bookmark, object }),
+            Item::Shared(kind, change) => Ok(WatchEvent { kind, object: change.object.encoded() }),
+            Item::Own(kind, stored) => Ok(WatchEvent { kind, object: stored.encoded() }),
+            Item::Bookmark(object) => Ok(WatchEvent { kind: EventKind::Bookmark, object: Encoded::whole(object) }),
             Item::Failed(failure) => Err(failure),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{Answer, Call, EventKind, Failure, Verb, WatchEvent, WatchResult};
+use api::{Answer, Call, Encoded, EventKind, Failure, Verb, WatchEvent, WatchResult};
 use client::{Backend, Client, Informers};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -191,7 +191,7 @@ impl Backend for FakeApi {
                     .ok()
                     .filter(|((kind, _, _), revision, _, object)| *kind == plural && *revision > from && fits(object));
                 let kept = kept.map(|(_, _, kind, object)| {
-                    Ok(WatchEvent { kind, object: serde_json::to_vec(&object).unwrap().into() })
+                    Ok(WatchEvent { kind, object: Encoded::whole(serde_json::to_vec(&object).unwrap()) })
                 });
                 async move { kept }
             })

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use api::{Answer, Call, EventKind, Failure, WatchEvent, WatchResult};
+use api::{Answer, Call, Encoded, EventKind, Failure, WatchEvent, WatchResult};
 use client::{Backend, Client, Informers};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -60,7 +60,7 @@ impl ApiServer {
 
 impl State {
     fn tell(&mut self, plural: &str, kind: EventKind, object: &Value) {
-        let event = || WatchEvent { kind, object: serde_json::to_vec(object).unwrap().into() };
+        let event = || WatchEvent { kind, object: Encoded::whole(serde_json::to_vec(object).unwrap()) };
         self.watchers.retain(|(of, watcher)| of != plural || watcher.send(Ok(event())).is_ok());
     }
 }
@@ -87,7 +87,7 @@ impl Backend for ApiServer {
         for (of, object) in &state.objects {
             let version: u64 = object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
             if *of == call.resource.plural && version > since {
-                let object = serde_json::to_vec(object).unwrap().into();
+                let object = Encoded::whole(serde_json::to_vec(object).unwrap());
                 sender.send(Ok(WatchEvent { kind: EventKind::Modified, object })).unwrap();
             }
         }
