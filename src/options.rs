@@ -157,6 +157,10 @@ pub struct ServerOptions {
     #[arg(long, env = "CLUSTER_CLUSTER_DOMAIN", default_value = "cluster.local", value_name = "DOMAIN")]
     pub cluster_domain: String,
 
+    /// Flag of kube-apiserver such as oidc-issuer-url=https://id.example.com, may be repeated
+    #[arg(long, env = "CLUSTER_KUBE_APISERVER_ARG", value_name = "FLAG=VALUE")]
+    pub kube_apiserver_arg: Vec<String>,
+
     /// Run the control plane only, no node
     #[arg(long, env = "CLUSTER_DISABLE_AGENT")]
     pub disable_agent: bool,

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use api::Verb;
-use apiserver::{ApiServer, BearerToken, Identity, KubeletClient, Limits};
+use apiserver::{
+    ApiServer, AuthenticationOptions, BearerToken, Identity, KubeletClient, Limits, ServiceAccountOptions,
+};
 use client::{Backend, Client, Informers, Patch, Scope};
 use controllers::Served;
 use ipnet::IpNet;
@@ -63,7 +65,8 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
     let mut names = options.tls_san.clone();
     names.push(name.clone());
     let serving = issue_and_renew(&keys, serving_profile(&names, &addresses, &settings.cluster_domain), &shutdown)?;
-    let config = apiserver_config(&keys, serving, &settings, advertise, &options, node_ports)?;
+    let mut config = apiserver_config(&keys, serving, &settings, advertise, &options, node_ports)?;
+    config.apply_flags(options.kube_apiserver_arg.iter().map(String::as_str)).context("--kube-apiserver-arg")?;
     let closed = store.clone();
     let api = ApiServer::start(config, store, shutdown.clone()).await.context("the API server cannot be started")?;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
@@ -183,8 +186,10 @@ fn apiserver_config(
         advertise_port: options.https_listen_port,
         service_cluster_ip_ranges: vec![settings.service_cidr],
         service_node_port_range: node_ports,
-        service_account_issuer: format!("https://kubernetes.default.svc.{}", settings.cluster_domain),
-        api_audiences: Vec::new(),
+        service_accounts: ServiceAccountOptions::new(format!(
+            "https://kubernetes.default.svc.{}",
+            settings.cluster_domain
+        )),
         service_account_signing_key_pem: keys.service_account_key.clone(),
         serving_certificate: Arc::new(serving),
         client_authorities: roots.clone(),
@@ -199,7 +204,7 @@ fn apiserver_config(
             .into_iter()
             .map(|token| BearerToken { token, identity: bootstrap.clone() })
             .collect(),
-        anonymous: true,
+        authentication: AuthenticationOptions::default(),
         git_version: GIT_VERSION.to_owned(),
         limits: Limits::default(),
     })

@@ -1,5 +1,7 @@
 //! What the API server is told when it starts.
 
+mod authentication;
+
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -9,6 +11,8 @@ use ipnet::IpNet;
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ResolvesServerCert;
+
+pub use authentication::{AuthenticationOptions, ServiceAccountOptions};
 
 use crate::identity::Identity;
 
@@ -21,10 +25,7 @@ pub struct Config {
     /// Services get their addresses from here, first the first host address for `kubernetes`; one per family.
     pub service_cluster_ip_ranges: Vec<IpNet>,
     pub service_node_port_range: RangeInclusive<u16>,
-    /// The `iss` of ServiceAccount tokens, such as `https://kubernetes.default.svc.cluster.local`.
-    pub service_account_issuer: String,
-    /// Audiences that tokens for this API server name; the first is asked for by default. Empty means the issuer.
-    pub api_audiences: Vec<String>,
+    pub service_accounts: ServiceAccountOptions,
     /// The private key that signs ServiceAccount tokens: PEM, PKCS#8; RSA (RS256) or ECDSA P-256 (ES256).
     pub service_account_signing_key_pem: String,
     /// The serving certificate, which may change while the server runs.
@@ -37,8 +38,7 @@ pub struct Config {
     pub kubelet_client: KubeletClient,
     /// Bearer tokens that stand for an identity, such as the one with which nodes join.
     pub bearer_tokens: Vec<BearerToken>,
-    /// Requests that show nothing are made by `system:anonymous` (else they get 401).
-    pub anonymous: bool,
+    pub authentication: AuthenticationOptions,
     /// What `/version` says, such as `v1.36.2+cluster1`.
     pub git_version: String,
     pub limits: Limits,

@@ -16,6 +16,7 @@ mod cache;
 mod config;
 mod endpoints;
 mod failures;
+mod flags;
 mod http;
 mod identity;
 mod impersonation;
@@ -30,6 +31,7 @@ mod storage;
 mod testing;
 mod verbs;
 
-pub use config::{BearerToken, Config, Error, KubeletClient, Limits};
+pub use config::{AuthenticationOptions, BearerToken, Config, Error, KubeletClient, Limits, ServiceAccountOptions};
+pub use flags::FlagError;
 pub use identity::Identity;
 pub use server::ApiServer;

@@ -62,13 +62,14 @@ impl ApiServer {
         prefixes.dedup();
         store.read_index().await?;
         let cache = Cache::fill(store.clone(), prefixes)?;
-        let tokens = TokenKeys::new(
-            &config.service_account_signing_key_pem,
-            config.service_account_issuer.clone(),
-            config.api_audiences.clone(),
-        )?;
+        let tokens = TokenKeys::new(&config.service_account_signing_key_pem, &config.service_accounts)?;
         let server = ApiServer(Arc::new(Inner {
-            authenticator: Authenticator::new(cache.clone(), tokens, config.bearer_tokens.clone(), config.anonymous),
+            authenticator: Authenticator::new(
+                cache.clone(),
+                tokens,
+                config.bearer_tokens.clone(),
+                config.authentication.anonymous,
+            ),
             authorizer: Authorizer::new(cache.clone()),
             admission: Admission::new(cache.clone()),
             services: Services::new(&config, &cache)?,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use task::Shutdown;
 use tempfile::TempDir;
 
-use crate::config::{Config, KubeletClient, Limits};
+use crate::config::{AuthenticationOptions, Config, KubeletClient, Limits, ServiceAccountOptions};
 use crate::identity::Identity;
 use crate::server::ApiServer;
 
@@ -99,7 +99,7 @@ impl Fixture {
     }
 }
 
-fn config(range: &str) -> Config {
+pub fn config(range: &str) -> Config {
     let authority = Authority::create("test").unwrap();
     let issue = |profile: &Profile| authority.issue(profile).unwrap();
     let serving = issue(&Profile::server("apiserver", Vec::new(), vec![[127, 0, 0, 1].into()]));
@@ -112,8 +112,7 @@ fn config(range: &str) -> Config {
         advertise_port: 6443,
         service_cluster_ip_ranges: vec![range.parse().unwrap()],
         service_node_port_range: 30000..=30009,
-        service_account_issuer: "https://kubernetes.default.svc".to_owned(),
-        api_audiences: Vec::new(),
+        service_accounts: ServiceAccountOptions::new("https://kubernetes.default.svc"),
         service_account_signing_key_pem: pki::new_signing_key().unwrap(),
         serving_certificate: Arc::new(Live::new(&serving).unwrap()),
         client_authorities: roots.clone(),
@@ -124,7 +123,7 @@ fn config(range: &str) -> Config {
             authorities: roots,
         },
         bearer_tokens: Vec::new(),
-        anonymous: true,
+        authentication: AuthenticationOptions::default(),
         git_version: "v1.36.2+test".to_owned(),
         limits: Limits::default(),
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cache::{Cache, Stored};
-use crate::config::Error;
+use crate::config::{Error, ServiceAccountOptions};
 use crate::identity::Identity;
 
 /// A token longer than this is not looked at.
@@ -16,7 +16,8 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// The key that signs, and what verifies.
 pub struct TokenKeys {
-    issuer: String,
+    /// The first stands in new tokens.
+    issuers: Vec<String>,
     audiences: Vec<String>,
     signing: EncodingKey,
     verifying: DecodingKey,
@@ -82,7 +83,7 @@ pub struct TokenRequest<'a> {
 }
 
 impl TokenKeys {
-    pub fn new(pem: &str, issuer: String, mut audiences: Vec<String>) -> Result<TokenKeys, Error> {
+    pub fn new(pem: &str, options: &ServiceAccountOptions) -> Result<TokenKeys, Error> {
         let refused = |error: jsonwebtoken::errors::Error| Error::SigningKey { reason: error.to_string() };
         let (signing, algorithm) = match EncodingKey::from_ec_pem(pem.as_bytes()) {
             Ok(key) => (key, Algorithm::ES256),
@@ -93,14 +94,16 @@ impl TokenKeys {
         jwk.common.key_id = Some(key_id.clone());
         jwk.common.public_key_use = Some(jsonwebtoken::jwk::PublicKeyUse::Signature);
         let verifying = DecodingKey::from_jwk(&jwk).map_err(refused)?;
+        let issuers = options.issuers.clone();
+        let mut audiences = options.api_audiences.clone();
         if audiences.is_empty() {
-            audiences.push(issuer.clone());
+            audiences.clone_from(&issuers);
         }
-        Ok(TokenKeys { issuer, audiences, signing, verifying, algorithm, key_id, jwks: JwkSet { keys: vec![jwk] } })
+        Ok(TokenKeys { issuers, audiences, signing, verifying, algorithm, key_id, jwks: JwkSet { keys: vec![jwk] } })
     }
 
     pub fn issuer(&self) -> &str {
-        &self.issuer
+        self.issuers.first().map_or("", String::as_str)
     }
 
     /// The audiences of this API server; never empty.
@@ -125,7 +128,7 @@ impl TokenKeys {
             aud: audiences,
             exp: now_seconds.saturating_add(seconds),
             iat: now_seconds,
-            iss: self.issuer.clone(),
+            iss: self.issuer().to_owned(),
             jti: id,
             sub: format!("{}{namespace}:{}", Identity::SERVICE_ACCOUNT_PREFIX, service_account.name),
             kubernetes: KubernetesClaims {
@@ -156,7 +159,7 @@ impl TokenKeys {
         let claims = jsonwebtoken::decode::<Claims>(token, &self.verifying, &validation)
             .map_err(|error| error.to_string())?
             .claims;
-        if claims.iss != self.issuer {
+        if !self.issuers.contains(&claims.iss) {
             return Err(format!("issued by {}", claims.iss));
         }
         if claims.exp <= now_seconds {
@@ -231,7 +234,7 @@ mod tests {
     use super::*;
 
     fn keys(issuer: &str) -> TokenKeys {
-        TokenKeys::new(&pki::new_signing_key().unwrap(), issuer.to_owned(), Vec::new()).unwrap()
+        TokenKeys::new(&pki::new_signing_key().unwrap(), &ServiceAccountOptions::new(issuer)).unwrap()
     }
 
     fn token(keys: &TokenKeys) -> String {

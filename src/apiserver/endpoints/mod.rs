@@ -37,9 +37,11 @@ pub async fn answer<B>(server: &ApiServer, request: &Request<B>) -> Result<Respo
         [".well-known", "openid-configuration"] => {
             let tokens = server.authenticator().tokens();
             let config = server.config();
+            let own =
+                || format!("https://{}/openid/v1/jwks", authority(config.advertise_address, config.advertise_port));
             let document = json!({
                 "issuer": tokens.issuer(),
-                "jwks_uri": format!("https://{}/openid/v1/jwks", authority(config.advertise_address, config.advertise_port)),
+                "jwks_uri": config.service_accounts.jwks_uri.clone().unwrap_or_else(own),
                 "response_types_supported": ["id_token"],
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": [tokens.algorithm()],

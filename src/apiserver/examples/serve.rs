@@ -1,11 +1,11 @@
-//! An API server alone, for trying clients on it: `serve DIRECTORY ADDRESS:PORT`. It keeps its store in the directory
-//! and writes `admin.kubeconfig` there. Meant for a network namespace of its own.
+//! An API server alone, for trying clients on it: `serve DIRECTORY ADDRESS:PORT [FLAG=VALUE]...`, with flags of
+//! kube-apiserver. It keeps its store in the directory and writes `admin.kubeconfig` there. Meant for a network namespace of its own.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use apiserver::{ApiServer, Config, KubeletClient, Limits};
+use apiserver::{ApiServer, AuthenticationOptions, Config, KubeletClient, Limits, ServiceAccountOptions};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pki::{Authority, Issued, Live, Profile};
@@ -20,14 +20,17 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 async fn main() -> Result<(), Failed> {
     let mut arguments = std::env::args().skip(1);
     let (Some(directory), Some(address)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: serve DIRECTORY ADDRESS:PORT".into());
+        return Err("usage: serve DIRECTORY ADDRESS:PORT [FLAG=VALUE]...".into());
     };
     let (directory, address): (&Path, SocketAddr) = (Path::new(&directory), address.parse()?);
     let shutdown = Shutdown::new();
     let authority = Authority::load_or_create(directory, "ca", "example")?;
     let store = store::Store::open(store::Config::new(directory.join("db"), "example"), shutdown.clone()).await?;
     let listener = tokio::net::TcpListener::bind(address).await?;
-    let server = ApiServer::start(config(&authority, address)?, store, shutdown.clone()).await?;
+    let mut config = config(&authority, address)?;
+    let flags: Vec<String> = arguments.collect();
+    config.apply_flags(flags.iter().map(String::as_str))?;
+    let server = ApiServer::start(config, store, shutdown.clone()).await?;
     let admin = authority.issue(&Profile::client("admin", &["system:masters"]))?;
     std::fs::write(directory.join("admin.kubeconfig"), kubeconfig(&authority, &admin, address))?;
     server.serve(listener, shutdown).await;
@@ -46,8 +49,7 @@ fn config(authority: &Authority, address: SocketAddr) -> Result<Config, Failed> 
         advertise_port: address.port(),
         service_cluster_ip_ranges: vec!["10.43.0.0/16".parse()?],
         service_node_port_range: 30000..=32767,
-        service_account_issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
-        api_audiences: Vec::new(),
+        service_accounts: ServiceAccountOptions::new("https://kubernetes.default.svc.cluster.local"),
         service_account_signing_key_pem: pki::new_signing_key()?,
         serving_certificate: Arc::new(serving),
         client_authorities: roots.clone(),
@@ -58,7 +60,7 @@ fn config(authority: &Authority, address: SocketAddr) -> Result<Config, Failed> 
             authorities: roots,
         },
         bearer_tokens: Vec::new(),
-        anonymous: true,
+        authentication: AuthenticationOptions::default(),
         git_version: "v1.36.2+cluster".to_owned(),
         limits: Limits::default(),
     })

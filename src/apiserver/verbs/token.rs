@@ -20,7 +20,7 @@ pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
     typed::check(&mut body, ["authentication.k8s.io", "v1", "TokenRequest"], &[], Strictness::Ignore)?;
     let invalid = |error: FieldError| Failure::invalid("authentication.k8s.io", "TokenRequest", "", vec![error]);
     let spec = body.part("spec").clone();
-    let seconds = spec.int("expirationSeconds").unwrap_or(SECONDS_DEFAULT);
+    let mut seconds = spec.int("expirationSeconds").unwrap_or(SECONDS_DEFAULT);
     if seconds < SECONDS_MIN {
         let text = "may not specify a duration less than 10 minutes";
         return Err(invalid(FieldError::invalid("spec.expirationSeconds", &seconds.into(), text)));
@@ -28,6 +28,12 @@ pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
     if seconds > SECONDS_MAX {
         let text = "may not specify a duration larger than 2^32 seconds";
         return Err(invalid(FieldError::invalid("spec.expirationSeconds", &seconds.into(), text)));
+    }
+    let mut warnings = Vec::new();
+    let max = request.server.config().service_accounts.token_expiration_max;
+    if let Some(max) = max.and_then(|max| i64::try_from(max.as_secs()).ok()).filter(|max| *max < seconds) {
+        warnings.push(format!("requested expiration of {seconds} seconds shortened to {max} seconds"));
+        seconds = max;
     }
     let account = decoded(&request.row, request.read(&name).await?.as_ref())?;
     let tokens = request.server.authenticator().tokens();
@@ -56,7 +62,7 @@ pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
     }
     spec.set("audiences", audiences);
     spec.set("expirationSeconds", seconds);
-    Ok(Outcome::value(
+    let outcome = Outcome::value(
         201,
         json!({
             "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
@@ -64,7 +70,8 @@ pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
             "spec": spec,
             "status": {"token": token, "expirationTimestamp": api::meta::time(expires)},
         }),
-    ))
+    );
+    Ok(outcome.warning(warnings))
 }
 
 /// The object whose life the token is to share; it must exist and, if it is a Pod, run under this account.
