@@ -108,6 +108,8 @@ pub enum Error {
     SigningKey { reason: String },
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
+    #[error("TLS towards others cannot be set up")]
+    Trust(#[from] pki::Error),
     #[error("TLS cannot be set up for client certificates")]
     ClientCertificates(#[from] rustls::server::VerifierBuilderError),
     #[error("the store refuses")]

@@ -30,6 +30,8 @@ mod storage;
 #[cfg(test)]
 mod testing;
 mod verbs;
+#[allow(dead_code, unused_imports, reason = "authentication, authorisation, audit and conversion call through it")]
+mod webhook;
 
 pub use config::{AuthenticationOptions, BearerToken, Config, Error, KubeletClient, Limits, ServiceAccountOptions};
 pub use flags::FlagError;

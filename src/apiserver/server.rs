@@ -28,6 +28,7 @@ use crate::node::Kubelets;
 use crate::services::Services;
 use crate::storage::Storage;
 use crate::verbs::{self, Answered, watch};
+use crate::webhook::Caller;
 
 /// The API server. A cheap handle; clones are the same server.
 #[derive(Clone)]
@@ -43,6 +44,7 @@ struct Inner {
     admission: Admission,
     services: Services,
     kubelets: Kubelets,
+    caller: Caller,
     in_flight: InFlight,
     tls: serve::Tls,
     ready: AtomicBool,
@@ -74,6 +76,7 @@ impl ApiServer {
             admission: Admission::new(cache.clone()),
             services: Services::new(&config, &cache)?,
             kubelets: Kubelets::new(&config.kubelet_client)?,
+            caller: Caller::new(cache.clone(), &config.git_version),
             in_flight: InFlight::new(&config.limits),
             tls: serve::Tls::new(&config)?,
             storage: Storage::new(store.clone()),
@@ -237,6 +240,11 @@ impl ApiServer {
 
     pub(crate) fn kubelets(&self) -> &Kubelets {
         &self.0.kubelets
+    }
+
+    /// The way to other programs: webhooks, aggregated API servers.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.0.caller
     }
 
     pub(crate) fn in_flight(&self) -> &InFlight {

@@ -10,12 +10,14 @@ mod files;
 mod live;
 mod request;
 mod token;
+mod trust;
 
 pub use authority::{Authority, Issued, Profile, Usage};
 pub use files::{read_secret, write_public, write_secret};
 pub use live::Live;
 pub use request::{KeyAndRequest, Requested};
 pub use token::{Role, Token, TokenError};
+pub use trust::Trust;
 
 /// What goes wrong with certificates and keys.
 #[derive(Debug, thiserror::Error)]

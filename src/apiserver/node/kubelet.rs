@@ -1,5 +1,6 @@
 //! The connection to a kubelet: TLS both ways, one request, and bytes spliced after an upgrade.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +14,9 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
+use pki::Trust;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::target::Endpoint;
@@ -24,8 +24,8 @@ use crate::config::{Error, KubeletClient};
 use crate::http::body::Body;
 use crate::limits::Place;
 use crate::server::ApiServer;
+use crate::webhook;
 
-const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// The first bytes of an answer; commands and logs may take as long as they like afterwards.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
@@ -35,11 +35,8 @@ pub struct Kubelets {
 
 impl Kubelets {
     pub fn new(client: &KubeletClient) -> Result<Kubelets, Error> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-            .with_root_certificates(client.authorities.clone())
-            .with_client_auth_cert(client.certificate_chain.clone(), client.key.clone_key())?;
+        let trust = Trust::Roots(client.authorities.clone()).client()?;
+        let config = trust.with_client_auth_cert(client.certificate_chain.clone(), client.key.clone_key())?;
         Ok(Kubelets { connector: TlsConnector::from(Arc::new(config)) })
     }
 }
@@ -53,24 +50,16 @@ pub async fn forward(
     request: Request<Incoming>,
     place: Place,
 ) -> Result<Response<Body>, Failure> {
-    let dialing = async {
-        let stream = TcpStream::connect((endpoint.address, endpoint.port)).await?;
-        stream.set_nodelay(true)?;
-        server.kubelets().connector.connect(ServerName::from(endpoint.address), stream).await
-    };
-    let unreachable = |why: String| {
-        let message = format!(
-            "error dialing backend: cannot reach the kubelet of node {} at {}:{}: {why}",
-            endpoint.node, endpoint.address, endpoint.port
-        );
+    let address = SocketAddr::new(endpoint.address, endpoint.port);
+    let unreachable = |why: webhook::Cause| {
+        let message =
+            format!("error dialing backend: cannot reach the kubelet of node {} at {address}: {why}", endpoint.node);
         Failure::new(Reason::InternalError, message)
     };
-    let stream = match tokio::time::timeout(CONNECT_MAX, dialing).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(unreachable(error.to_string())),
-        Err(_) => return Err(unreachable("it does not answer".to_owned())),
-    };
-    let host = std::net::SocketAddr::new(endpoint.address, endpoint.port).to_string();
+    let stream = webhook::dial(address).await.map_err(unreachable)?;
+    let name = ServerName::from(endpoint.address);
+    let stream = webhook::secure(&server.kubelets().connector, name, stream).await.map_err(unreachable)?;
+    let host = address.to_string();
     exchange(stream, &host, method, path, request, place).await
 }
 
