@@ -13,6 +13,8 @@ pub struct SandboxSpec {
     pub socket: PathBuf,
     /// An existing directory that the shim may mount over in a mount namespace of its own.
     pub scratch: PathBuf,
+    /// The shim's own group, which exists: absolute, from the root of each hierarchy.
+    pub cgroup: String,
     /// Empty when the node's is used.
     pub hostname: String,
     pub host_network: bool,
@@ -38,6 +40,8 @@ pub struct ContainerSpec {
     pub pid: PidMode,
     pub stdin: bool,
     pub stdin_once: bool,
+    /// Asks the first process to end.
+    pub stop_signal: i32,
     /// Where the log goes in CRI format; none discards it.
     pub log_path: Option<PathBuf>,
     pub cgroup: CgroupSpec,

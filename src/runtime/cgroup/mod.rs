@@ -1,7 +1,8 @@
 //! Control groups, unified (v2) and split (v1), by their files ("cgroupfs" driver).
 //!
 //! A group is named by its path from the root, the same in every hierarchy. On a hybrid machine the v1
-//! controllers are used and the v2 tree, which then has none, is left alone.
+//! controllers are used; in the v2 tree, which then has none, processes are only put where they belong, since an
+//! init that goes by it would else take them for those of the service that started them.
 
 mod device;
 mod limits;
@@ -28,7 +29,7 @@ const KILL_ROUNDS: u32 = 50;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hierarchy {
     Unified(PathBuf),
-    /// Each mount with its controllers (or `name=...`).
+    /// Each mount with its controllers (or `name=...`); the v2 tree of a hybrid machine has none.
     Split(Vec<(Vec<String>, PathBuf)>),
 }
 
@@ -53,6 +54,7 @@ impl Hierarchy {
 
     fn from_mountinfo(text: &str) -> Option<Self> {
         let mut split = Vec::new();
+        let mut unified = None;
         for line in text.lines() {
             let Some((front, back)) = line.split_once(" - ") else { continue };
             let Some(target) = front.split(' ').nth(4) else { continue };
@@ -63,6 +65,7 @@ impl Hierarchy {
             }
             match kind {
                 "cgroup2" if target == "/sys/fs/cgroup" => return Some(Self::Unified(target.into())),
+                "cgroup2" => unified = unified.or(Some(target)),
                 "cgroup" => {
                     let flags = ["rw", "ro", "xattr", "noprefix", "clone_children"];
                     let controllers: Vec<String> = options
@@ -77,7 +80,11 @@ impl Hierarchy {
                 _ => {}
             }
         }
-        (!split.is_empty()).then_some(Self::Split(split))
+        if split.is_empty() {
+            return None;
+        }
+        split.extend(unified.map(|path| (Vec::new(), path.into())));
+        Some(Self::Split(split))
     }
 
     /// The directory of group `path` for a v1 `controller`; on v2 there is one for all.
@@ -246,6 +253,17 @@ impl Hierarchy {
         }
     }
 
+    /// The same, but only in hierarchies without controllers: who makes groups to limit them does not know those.
+    pub fn remove_unlimited_if_empty(&self, path: &str) {
+        let Self::Split(mounts) = self else { return };
+        let relative = path.trim_start_matches('/');
+        for (controllers, root) in mounts {
+            if controllers.iter().all(|name| name.starts_with("name=")) {
+                let _ = fs::remove_dir(root.join(relative));
+            }
+        }
+    }
+
     pub fn exists(&self, path: &str) -> bool {
         self.dirs(path).iter().any(|dir| dir.exists())
     }
@@ -359,6 +377,8 @@ mod tests {
         assert_eq!(found.dir("/a/b", "cpuacct"), Some("/sys/fs/cgroup/cpu,cpuacct/a/b".into()));
         assert_eq!(found.dir("/a/b", "name=systemd"), Some("/sys/fs/cgroup/systemd/a/b".into()));
         assert_eq!(found.dir("/a/b", "memory"), None);
+        let all = ["cpu,cpuacct", "systemd", "unified"].map(|name| Path::new("/sys/fs/cgroup").join(name).join("a"));
+        assert_eq!(found.dirs("/a"), all, "the v2 tree comes along, last");
         assert_eq!(Hierarchy::from_mountinfo("22 27 0:21 / /proc rw - proc proc rw"), None);
     }
 

@@ -115,7 +115,6 @@ impl Runtime {
             localhost_profile: profile,
         })
         .map_err(invalid)?;
-        let stop_signal = plan::stop_signal(&config, of_image).map_err(invalid)?;
         let resources = config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
         let container = Container {
             id: id.to_owned(),
@@ -125,7 +124,6 @@ impl Runtime {
                 created_at_ns: views::now_ns(),
                 image_id: image.id.clone(),
                 image_ref: image.repo_digests.first().unwrap_or(&image.id).clone(),
-                stop_signal,
                 spec,
             },
             config,
@@ -218,7 +216,7 @@ impl Runtime {
         };
         let mut status = container.status.subscribe();
         if !grace.is_zero() {
-            kill(container.record.stop_signal, false).await?;
+            kill(container.record.spec.stop_signal, false).await?;
             let ended = status.wait_for(|status| !status.is_running());
             if tokio::time::timeout(grace, ended).await.is_ok() {
                 return Ok(());

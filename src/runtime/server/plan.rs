@@ -131,6 +131,7 @@ pub fn container(input: Input) -> Result<ContainerSpec, PlanError> {
         },
         stdin: config.stdin,
         stdin_once: config.stdin_once,
+        stop_signal: stop_signal(config, image)?,
         log_path: has_log.then_some(log),
         cgroup: CgroupSpec {
             path: format!("{}/{}", input.cgroup_parent.trim_end_matches('/'), input.id),
@@ -324,7 +325,7 @@ fn one_mount(mount: &v1::Mount, volumes: &HashMap<String, Vec<PathBuf>>) -> Resu
 }
 
 /// The number of the signal that asks a container to end.
-pub fn stop_signal(config: &v1::ContainerConfig, image: Option<&ImageConfig>) -> Result<i32, PlanError> {
+fn stop_signal(config: &v1::ContainerConfig, image: Option<&ImageConfig>) -> Result<i32, PlanError> {
     let given = config.stop_signal();
     let name = match given {
         v1::Signal::RuntimeDefault => {

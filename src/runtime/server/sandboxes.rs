@@ -68,6 +68,7 @@ impl Runtime {
             id: id.clone(),
             socket: self.shim_address(&id).0,
             scratch: dir.join("scratch"),
+            cgroup: Self::shim_cgroup(&cgroup_parent, &id),
             hostname: config.hostname.clone(),
             host_network,
             host_ipc: namespaces.ipc() == v1::NamespaceMode::Node,
@@ -145,7 +146,7 @@ impl Runtime {
         sandbox.create().map_err(failed)?;
         let file = sandbox.dir.join("spec.json");
         disk::replace_json(&file, spec).map_err(failed)?;
-        self.hierarchy.make(&parent).map_err(|error| internal("make the sandbox's cgroup", error))?;
+        self.hierarchy.make(&spec.cgroup).map_err(|error| internal("make the sandbox's cgroup", error))?;
         shims::start(&self.executable, &file, &sandbox.dir.join("shim.log"))
             .map_err(|error| internal("failed to create pod sandbox", error))
     }
@@ -180,10 +181,17 @@ impl Runtime {
             let ended = tokio::time::timeout(SHUTDOWN_MAX, sandbox.shim.order(&Request::Shutdown)).await;
             if ended.is_err() {
                 tracing::warn!(sandbox = sandbox.id, pid, "the shim does not end and is killed");
-                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             }
             sandbox.shim_pid.store(0, Ordering::Release);
         }
+        let (hierarchy, parent) = (self.hierarchy.clone(), sandbox.record.lock().cgroup_parent.clone());
+        let group = Self::shim_cgroup(&parent, &sandbox.id);
+        let removed = blocking(move || {
+            // Also a shim that has lost its socket.
+            hierarchy.kill(&group);
+            hierarchy.remove(&group)
+        });
+        removed.await?.map_err(|error| internal("remove the shim's cgroup", error))?;
         if was_ready {
             self.emit_sandbox(sandbox, v1::ContainerEventType::ContainerStoppedEvent);
         }
@@ -203,6 +211,8 @@ impl Runtime {
             let _ = std::fs::remove_file(socket);
             if record.made_cgroup_parent {
                 hierarchy.remove_if_empty(&record.cgroup_parent);
+            } else {
+                hierarchy.remove_unlimited_if_empty(&record.cgroup_parent);
             }
             match std::fs::remove_dir_all(dir) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),

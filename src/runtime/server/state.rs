@@ -64,7 +64,6 @@ pub struct ContainerRecord {
     pub image_id: String,
     /// A digest reference if the image has one, else its ID.
     pub image_ref: String,
-    pub stop_signal: i32,
     pub spec: ContainerSpec,
 }
 
@@ -171,6 +170,11 @@ impl Runtime {
     pub fn shim_address(&self, sandbox_id: &str) -> ShimAddress {
         let short = sandbox_id.get(..SOCKET_ID_CHARS).unwrap_or(sandbox_id);
         ShimAddress(self.config.run_dir.join(SHIMS).join(format!("{short}.sock")))
+    }
+
+    /// The group of a sandbox's shim, beside those of its containers.
+    pub fn shim_cgroup(parent: &str, sandbox_id: &str) -> String {
+        format!("{}/{sandbox_id}", parent.trim_end_matches('/'))
     }
 
     pub fn sandbox_dir(&self, id: &str) -> PathBuf {

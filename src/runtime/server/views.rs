@@ -102,7 +102,7 @@ pub fn container_status(container: &Container) -> v1::ContainerStatus {
                 supplemental_groups: identity.groups.iter().map(|gid| i64::from(*gid)).collect(),
             }),
         }),
-        stop_signal: signals::cri(container.record.stop_signal) as i32,
+        stop_signal: signals::cri(container.record.spec.stop_signal) as i32,
     }
 }
 

@@ -110,10 +110,7 @@ impl Shim {
     /// Makes the group and the streams and forks.
     fn launch(&mut self, from: u64, id: &Rc<str>, container: &mut Container) -> Result<(), Failure> {
         let spec = &container.spec;
-        self.hierarchy.create(&spec.cgroup).map_err(|error| {
-            let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-            Failure::new(format!("{error}{source}"))
-        })?;
+        self.hierarchy.create(&spec.cgroup).map_err(Failure::from)?;
         let (report, mut status) = report_pipe().at(|| "pipe".into())?;
         let mut ends = Ends::default();
         let mut console = None;

@@ -5,6 +5,8 @@ use std::io;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup;
+
 /// One sentence. It crosses a pipe from the container's first process, so it is plain text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{0}")]
@@ -21,6 +23,13 @@ impl Failure {
 
     pub fn within(self, outer: impl FnOnce() -> String) -> Self {
         Self(format!("{}: {}", outer(), self.0))
+    }
+}
+
+impl From<cgroup::Error> for Failure {
+    fn from(error: cgroup::Error) -> Self {
+        let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+        Self(format!("{error}{source}"))
     }
 }
 

@@ -122,10 +122,7 @@ fn default_signals() -> Result<(), Failure> {
 /// On v2 the process was started in its group.
 fn join(hierarchy: &Hierarchy, path: &str) -> Result<(), Failure> {
     if let Hierarchy::Split(_) = hierarchy {
-        hierarchy.join(path).map_err(|error| {
-            let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-            Failure::new(format!("{error}{source}"))
-        })?;
+        hierarchy.join(path).map_err(Failure::from)?;
     }
     Ok(())
 }

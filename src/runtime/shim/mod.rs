@@ -1,8 +1,8 @@
 //! The shim: one small process per pod that holds the pod's namespaces and is its containers' parent.
 //!
-//! It is started by the server, leaves it at once (its parent is the machine's process 1), and lives until it
-//! is told to end: whatever happens to the server, the containers, their output and their exit codes are kept.
-//! It has one thread and waits in one place; nothing it does waits for a container or a client.
+//! It is started by the server, leaves it at once (its parent is the machine's process 1, its cgroup is one below the
+//! pod's), and lives until it is told to end or the machine goes down (see [`ending`]): whatever happens to the server
+//! and its service, the containers, their output and their exit codes are kept. It has one thread and waits in one place; nothing it does waits for a container or a client.
 //!
 //! The process runs from a mount of the executable that cannot be written through (see `server::executable`),
 //! so that a container that reaches `/proc/<pid>/exe` of a process on its way in cannot change the node's file
@@ -13,6 +13,7 @@
 
 mod conn;
 mod containers;
+mod ending;
 mod execs;
 mod failure;
 mod launch;
@@ -45,6 +46,7 @@ use nix::unistd::{Pid, setsid};
 use conn::Conn;
 pub use conn::{receive_fd, receive_fd_with};
 use containers::Container;
+use ending::Ending;
 use execs::Exec;
 use failure::{At, Failure};
 use poller::{Poller, Source};
@@ -75,8 +77,7 @@ pub(crate) struct Shim {
     connections: HashMap<u64, Conn>,
     containers: BTreeMap<Rc<str>, Container>,
     execs: HashMap<i32, Exec>,
-    /// Who asked for the end.
-    ending: Option<u64>,
+    ending: Option<Ending>,
 }
 
 /// The face of the executable that is started as `cluster shim <spec file>`. Must be called before the process
@@ -123,11 +124,14 @@ fn begin(path: &Path) -> Result<Shim, Failure> {
     let text = fs::read(path).at(|| format!("read {}", path.display()))?;
     let spec: SandboxSpec =
         serde_json::from_slice(&text).map_err(|error| Failure::new(format!("{}: {error}", path.display())))?;
-    let hierarchy = Hierarchy::detect().map_err(|error| Failure::new(error.to_string()))?;
+    let hierarchy = Hierarchy::detect().map_err(Failure::from)?;
 
-    // Only SIGCHLD means anything; a stray SIGTERM to all of a service's processes must not end pods.
+    // Out of the service's group, so that whatever is done to all of the service's processes spares pods.
+    hierarchy.join(&spec.cgroup).map_err(Failure::from)?;
+
     let mut handled = SigSet::empty();
     handled.add(Signal::SIGCHLD);
+    handled.add(Signal::SIGTERM);
     let mut blocked = SigSet::all();
     blocked.remove(Signal::SIGSEGV);
     blocked.remove(Signal::SIGBUS);
@@ -220,20 +224,13 @@ fn pod_init(pod_mounts: &OwnedFd) -> Result<OwnedFd, Failure> {
 impl Shim {
     fn run(mut self) -> ExitCode {
         loop {
-            let Ok(ready) = self.poller.wait() else { return ExitCode::FAILURE };
+            let Ok(ready) = self.poller.wait(self.patience()) else { return ExitCode::FAILURE };
             for token in ready {
                 if let Some(source) = self.poller.source(token) {
                     self.ready(token, source);
                 }
             }
-            if let Some(connection) = self.ending
-                && self.containers.values().all(|container| !container.is_alive())
-            {
-                self.reply(connection, &Reply::Done);
-                let _ = fs::remove_file(&self.spec.socket);
-                if let Some(init) = &self.pod_init {
-                    let _ = sys::pidfd_kill(init.as_fd(), libc::SIGKILL);
-                }
+            if self.is_over() {
                 return ExitCode::SUCCESS;
             }
         }
@@ -241,7 +238,7 @@ impl Shim {
 
     fn ready(&mut self, token: u64, source: Source) {
         match source {
-            Source::Signals => self.reap(),
+            Source::Signals => self.signalled(),
             Source::Listener => self.accept(),
             Source::Connection => self.connection_ready(token),
             Source::StartStatus(id) => self.start_status(&id),
@@ -266,9 +263,17 @@ impl Shim {
         PodMounts { host: self.host_mounts.as_fd(), shm }
     }
 
+    fn signalled(&mut self) {
+        while let Ok(Some(signal)) = self.signals.read_signal() {
+            if signal.ssi_signo == Signal::SIGTERM as u32 {
+                self.terminate();
+            }
+        }
+        self.reap();
+    }
+
     /// Collects every child that has ended.
     fn reap(&mut self) {
-        while let Ok(Some(_)) = self.signals.read_signal() {}
         loop {
             let (pid, code) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), code),
@@ -327,14 +332,7 @@ impl Shim {
             }
             Request::Watch => return self.watch(from),
             Request::Connect { port, ipv6 } => return self.connect(from, port, ipv6),
-            Request::Shutdown => {
-                self.ending = Some(from);
-                self.containers.values().for_each(|container| container.kill(libc::SIGKILL));
-                for container in self.containers.values().filter(|container| container.is_alive()) {
-                    container.kill_group(&self.hierarchy);
-                }
-                return;
-            }
+            Request::Shutdown => return self.shut_down(from),
             Request::Kill { container, signal, all } => self.kill(&container, signal, all),
             Request::Attach { container, streams } => self.attach(&container, protocol::by_stream(streams, fds)),
             Request::Resize { container, columns, rows } => self.container(&container).and_then(|container| {

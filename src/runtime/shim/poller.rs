@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -62,10 +63,13 @@ impl Poller {
         self.sources.remove(&token);
     }
 
-    /// Waits for whatever comes next, without limit.
-    pub fn wait(&self) -> Result<Vec<u64>, Errno> {
+    /// Waits for whatever comes next; not longer than `limit`, rounded up, if there is one.
+    pub fn wait(&self, limit: Option<Duration>) -> Result<Vec<u64>, Errno> {
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
-        let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+        let timeout = limit.map_or(EpollTimeout::NONE, |limit| {
+            EpollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(EpollTimeout::MAX)
+        });
+        let count = match self.epoll.wait(&mut events, timeout) {
             Err(Errno::EINTR) => 0,
             other => other?,
         };

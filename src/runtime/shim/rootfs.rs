@@ -305,7 +305,7 @@ fn cgroup(root: BorrowedFd, mount: &MountSpec, hierarchy: &Hierarchy) -> Result<
             let tmpfs = sys::new_mount(c"tmpfs", &[("mode", Some("755"))], QUIET).at(|| "tmpfs for cgroups".into())?;
             let again = tmpfs.try_clone().at(|| "duplicate".into())?;
             attach(tmpfs, &mount.destination)?;
-            for (controllers, path) in mounts {
+            for (controllers, path) in mounts.iter().filter(|(controllers, _)| !controllers.is_empty()) {
                 let Some(name) = path.file_name() else { continue };
                 let mut options: Vec<(&str, Option<&str>)> = Vec::new();
                 for controller in controllers {

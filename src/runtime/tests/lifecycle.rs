@@ -1,7 +1,7 @@
 //! Starting, stopping, surviving and removing.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cri::v1;
@@ -80,16 +80,92 @@ async fn a_lost_shim_ends_its_containers() {
     let mut node = Node::start().await;
     let (pod, id) = node.run(shell("sleep 1000")).await;
     let pid = node.pid(&id).await;
-    let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: true };
-    let info = node.runtime.pod_sandbox_status(request.clone()).await.unwrap().into_inner().info;
-    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
-    let shim = nix::unistd::Pid::from_raw(info["pid"].as_i64().unwrap() as i32);
+    let shim = nix::unistd::Pid::from_raw(shim(&mut node, &pod).await);
     nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).unwrap();
     let status = node.ended(&id).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (255, "Unknown"));
     assert!(!fs::exists(format!("/proc/{pid}/root/bin")).unwrap(), "its process is gone");
+    let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: false };
     let status = node.runtime.pod_sandbox_status(request).await.unwrap().into_inner().status.unwrap();
     assert_eq!(status.state(), v1::PodSandboxState::SandboxNotready);
+    node.remove_pod(&pod).await;
+    assert_eq!(leftovers(node.dir.path(), &node.cgroup()), Vec::<String>::new());
+}
+
+async fn shim(node: &mut Node, pod: &str) -> i32 {
+    let request = v1::PodSandboxStatusRequest { pod_sandbox_id: pod.into(), verbose: true };
+    let info = node.runtime.pod_sandbox_status(request).await.unwrap().into_inner().info;
+    let info: serde_json::Value = serde_json::from_str(&info["info"]).unwrap();
+    info["pid"].as_i64().unwrap() as i32
+}
+
+/// The groups of a process in the hierarchies that are mounted, each once.
+fn groups_of(pid: i32) -> Vec<String> {
+    let dir = Path::new("/sys/fs/cgroup");
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let [_, names, path] = line.splitn(3, ':').collect::<Vec<_>>().try_into().unwrap();
+        let is_mounted = match names {
+            "" => dir.join("unified").exists() || dir.join("cgroup.controllers").exists(),
+            names => dir.join(names.trim_start_matches("name=")).exists(),
+        };
+        if is_mounted && !found.iter().any(|known| known == path) {
+            found.push(path.to_owned());
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_shim_is_in_a_group_of_its_own() {
+    let mut node = Node::start().await;
+    let (pod, id) = node.run(shell("sleep 1000")).await;
+    let parent = format!("{}/pod", node.cgroup());
+    let shim = shim(&mut node, &pod).await;
+    assert_eq!(groups_of(shim), [format!("{parent}/{pod}")], "in every hierarchy, whatever the server is in");
+    assert_eq!(groups_of(node.pid(&id).await), [format!("{parent}/{id}")]);
+    node.remove_pod(&pod).await;
+    assert_eq!(leftovers(node.dir.path(), &node.cgroup()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_shim_that_is_terminated_ends_its_containers_in_order() {
+    let mut node = Node::start().await;
+    let of = node.pod("pod");
+    let pod = node.run_pod(&of).await;
+    let script = |on: &str| shell(&format!("{on}; echo up; while :; do sleep 0.05; done"));
+    let polite = node.run_container(&pod, script("trap 'echo over; exit 5' TERM"), &of).await;
+    let own = v1::ContainerConfig {
+        log_path: "own.log".into(),
+        stop_signal: v1::Signal::Sigusr1 as i32,
+        ..script("trap 'exit 6' USR1; trap '' TERM")
+    };
+    let own = node.run_container(&pod, own, &of).await;
+    let stubborn = v1::ContainerConfig { log_path: "stubborn.log".into(), ..script("trap '' TERM") };
+    let stubborn = node.run_container(&pod, stubborn, &of).await;
+    for log in ["c.log", "own.log", "stubborn.log"] {
+        while !node.log(log).contains("up") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    let shim = nix::unistd::Pid::from_raw(shim(&mut node, &pod).await);
+    nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(node.ended(&polite).await.exit_code, 5);
+    assert_eq!(node.ended(&own).await.exit_code, 6);
+    assert!(node.log("c.log").ends_with("over\n"));
+    assert_eq!(node.status(&stubborn).await.state(), v1::ContainerState::ContainerRunning, "it has its time");
+    let start = Instant::now();
+    while fs::exists(format!("/proc/{shim}")).unwrap() {
+        assert!(start.elapsed() < Duration::from_secs(60), "the shim does not end");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(node.ended(&stubborn).await.exit_code, 137);
+    // As after a reboot: what is on disk counts.
+    node.kill_and_restart().await;
+    for (id, code) in [(&polite, 5), (&own, 6), (&stubborn, 137)] {
+        assert_eq!(node.status(id).await.exit_code, code);
+    }
     node.remove_pod(&pod).await;
     assert_eq!(leftovers(node.dir.path(), &node.cgroup()), Vec::<String>::new());
 }
