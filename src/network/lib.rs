@@ -11,8 +11,8 @@
 //! just that.
 //!
 //! Limitations: pods have IPv4 addresses only so far. Other programs' packet filters apply as well: where one of them
-//! drops forwarded packets, ours cannot allow them. The settings `ip_forward` and `send_redirects` stay when a
-//! network is torn down, since others may have come to rely on them.
+//! drops forwarded packets, ours cannot allow them. The settings `ip_forward` and `send_redirects` are set back to what
+//! they were when a network is torn down; whoever came to rely on them meanwhile has to set them again.
 
 mod address;
 mod check;

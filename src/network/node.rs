@@ -14,6 +14,7 @@ use crate::netlink::route::{Link, Route, Rtnetlink, VxlanLink};
 use crate::nft::{Connection, Family, Table, Watch};
 use crate::overlay::{Entries, host, own_address};
 use crate::pod::{Label, Plug};
+use crate::sysctl::Before;
 use crate::{Error, masquerade, pod, sysctl};
 
 /// What VXLAN, UDP, IP and Ethernet headers take from each packet.
@@ -152,12 +153,14 @@ impl Network {
     }
 }
 
-/// Removes every link, route, address and packet-filter table that is ours by name. Pods lose their network. What is
-/// not there is no error.
+/// Removes every link, route, address and packet-filter table that is ours by name, and sets the node's settings back.
+/// Pods lose their network. What is not there is no error.
 pub async fn teardown(names: Names) -> Result<(), Error> {
     blocking(move || {
         let mut netlink = Rtnetlink::open().map_err(failed("opening rtnetlink"))?;
+        let mut before = Before::default();
         if let Some(bridge) = netlink.link(&names.bridge).map_err(failed("looking for the bridge"))? {
+            before = Before::parse(&bridge.alias);
             for link in ports(&mut netlink, bridge.index)? {
                 netlink.delete_link(&link.name).map_err(failed("removing a pod's link"))?;
             }
@@ -171,7 +174,7 @@ pub async fn teardown(names: Names) -> Result<(), Error> {
                 filter.delete_table(family, table)?;
             }
         }
-        Ok(())
+        before.restore()
     })
     .await
 }
@@ -194,12 +197,8 @@ impl Inner {
         let (underlay, node_ip) = underlay(&mut netlink, config.node_ip)?;
         let mtu = config.mtu.unwrap_or_else(|| underlay.mtu.saturating_sub(OVERLAY_BYTES));
 
-        sysctl::set("ipv4/ip_forward", "1")?;
-        // Pods of one node reach each other through the bridge's address on purpose; they are not to be told of a
-        // shorter way. The setting of a link only counts if that for all agrees.
-        sysctl::set("ipv4/conf/all/send_redirects", "0")?;
-
         let bridge = bridge(&mut netlink, &names.bridge, pod_cidr, mtu)?;
+        sysctl::set_node()?;
         let wanted = VxlanLink { vni: config.vxlan.vni, port: config.vxlan.port, local: node_ip };
         let vxlan = overlay(&mut netlink, &names.vxlan, wanted, pod_cidr, mtu)?;
         for name in [&names.bridge, &names.vxlan] {
@@ -311,6 +310,11 @@ fn bridge(netlink: &mut Rtnetlink, name: &str, pod_cidr: Ipv4Net, mtu: u32) -> R
         netlink.add_bridge(name, mac, mtu).map_err(failed("making"))?;
     }
     let link = found(netlink, name, "bridge")?;
+    // Before they are changed: who is killed in between has changed nothing that is forgotten.
+    let before = Before::parse(&link.alias).remember();
+    if link.alias != before.text() {
+        netlink.set_alias(link.index, &before.text()).map_err(failed("labelling"))?;
+    }
     let address = Ipv4Net::new_assert(gateway_address(pod_cidr), pod_cidr.prefix_len());
     settle(netlink, &link, mac, mtu).map_err(failed("configuring"))?;
     for (_, stale) in netlink

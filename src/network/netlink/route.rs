@@ -232,6 +232,13 @@ impl Rtnetlink {
         })
     }
 
+    pub fn set_alias(&mut self, index: u32, alias: &str) -> io::Result<()> {
+        self.change(RTM_NEWLINK, 0, |writer| {
+            writer.raw(&link_header(index, 0));
+            writer.attr(IFLA_IFALIAS, alias.as_bytes());
+        })
+    }
+
     pub fn set_mac(&mut self, index: u32, mac: [u8; 6]) -> io::Result<()> {
         self.change(RTM_NEWLINK, 0, |writer| {
             writer.raw(&link_header(index, 0));

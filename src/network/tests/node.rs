@@ -153,9 +153,15 @@ fn the_nodes_table_comes_back_when_another_program_removes_it() {
 #[test]
 fn teardown_leaves_nothing() {
     let (host, _other) = Host::pair();
+    host.sh("echo 0 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv4/conf/all/send_redirects");
+    let settings = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/all/send_redirects";
     let state = "ip -o link | sed 's/<[^>]*>//; s/ state [A-Z]* / /; s/ qdisc [a-z]* / /'; ip -o -4 addr; ip route; nft list ruleset";
+    let state = &format!("{settings}; {state}");
     let before = host.sh(state);
+    drop(start(&host, 1));
+    // The second finds the settings changed by the first.
     let network = start(&host, 1);
+    assert_eq!(host.sh(settings), "1\n0\n");
     let (_pod, _) = pod(&host, &network, "one");
     assert_ne!(host.sh(state), before);
     host.block_on(network::teardown(Names::default())).unwrap();
