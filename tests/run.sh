@@ -5,9 +5,20 @@ set -eu
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "tests/run.sh: run this as root: network namespaces and containers need it" >&2; exit 1; }
 
+# Trixie's is the oldest kubectl that the stories were told with; bookworm's own is of 2021.
+kubectl_minor_min=32
+tools=${CARGO_TARGET_DIR:-target}/tools
+mkdir -p "$tools"
+tools=$(cd "$tools" && pwd)
+PATH=$tools:$PATH
+recent_kubectl() {
+    minor=$(kubectl version --client -o json 2>/dev/null | sed -n 's/.*"minor": *"\([0-9]*\).*/\1/p')
+    [ "${minor:-0}" -ge $kubectl_minor_min ]
+}
+
 missing=
 need() { command -v "$1" >/dev/null 2>&1 || missing="$missing $2"; }
-need kubectl kubernetes-client
+recent_kubectl || need mmdebstrap mmdebstrap
 need docker-registry docker-registry
 need ip iproute2
 need nsenter util-linux
@@ -29,6 +40,16 @@ if [ -n "$missing" ]; then
     apt-get update -qq
     # shellcheck disable=SC2086
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+# Unpacked, not installed; in a mount namespace, so that nothing stays mounted whatever happens.
+if ! recent_kubectl; then
+    rm -rf "$tools/trixie"
+    unshare -m mmdebstrap --quiet --mode=root --variant=extract --include=kubernetes-client trixie "$tools/trixie"
+    mv "$tools/trixie/usr/bin/kubectl" "$tools/"
+    rm -rf "$tools/trixie"
+    hash -r
+    recent_kubectl || { echo "tests/run.sh: trixie's kubectl does not run here" >&2; exit 1; }
 fi
 
 # What nginx is made of, for an image: unpacked, not installed.
