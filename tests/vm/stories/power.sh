@@ -1,4 +1,8 @@
-# The machine is rebooted, then its power is cut: pods come back, and every acknowledged write is there.
+# The machine is rebooted, then its power is cut: pods come back, and every acknowledged write is there. The reboot ends
+# containers in order and waits for none.
+
+# systemd waits this long for processes that do not end by themselves, before it kills them.
+held_up_seconds=90
 
 api=https://127.0.0.1:6443/api/v1/namespaces/default/configmaps
 
@@ -35,6 +39,10 @@ every_acknowledged_write_is_there() {
     done </tmp/acknowledged
     echo "$(wc -l </tmp/acknowledged) writes"
 }
+uptime_seconds() { cut -d. -f1 /proc/uptime; }
+# The seconds from one line of the earlier boot to another.
+seconds_between() { echo $(($(said "$2") - $(said "$1"))); }
+said() { tr -d '\r' </story/log | sed -n "s/^$1 at //p" | tail -n 1; }
 ready() { kubectl rollout status deployment/keeper --timeout=5s; }
 came_back() {
     check "the unit is active after $1" until_true 60 systemctl is-active cluster
@@ -63,18 +71,38 @@ spec:
       containers:
       - name: keeper
         image: busybox:1
-        command: [sh, -c, "[ -e /data/file ] || { echo kept >/data/file; sync; }; exec sleep 86400"]
+        command:
+        - sh
+        - -c
+        - |
+          [ -e /data/file ] || { echo kept >/data/file; sync; }
+          trap 'sleep 2; echo in order >/data/ended; sync; exit 0' TERM
+          while :; do sleep 1; done
         volumeMounts: [{name: data, mountPath: /data}]
+      # As the first process of its container it takes no notice of SIGTERM.
+      - name: deaf
+        image: busybox:1
+        command: [sleep, "86400"]
       volumes: [{name: data, hostPath: {path: /srv/keeper}}]
 END
     check "a deployment" kubectl apply -f /tmp/keeper.yaml || return
     check "its pod runs" until_true 60 ready || return
     credentials
     check "a write" create written-1-0 && echo "acknowledged written-1-0"
-    [ "$bad" -gt 0 ] || { echo "rebooting at $(date +%s)"; systemctl reboot; sleep 300; }
+    # Run when all processes are gone and nothing can be written any more.
+    cat >/usr/lib/systemd/system-shutdown/story <<'END'
+#!/bin/sh
+echo "all processes were gone at $(cut -d. -f1 /proc/uptime)" >/dev/ttyS1
+END
+    chmod +x /usr/lib/systemd/system-shutdown/story
+    sync
+    [ "$bad" -gt 0 ] || { echo "the reboot began at $(uptime_seconds)"; systemctl reboot; sleep 300; }
     ;;
 2)
-    echo "booted again at $(date +%s)"
+    took=$(seconds_between "the reboot began" "all processes were gone")
+    echo "going down took $took s"
+    check "the reboot was not held up" [ "$took" -lt $held_up_seconds ]
+    check "the container ended in order" grep "in order" /srv/keeper/ended
     came_back "a reboot"
     check "every acknowledged write is there" every_acknowledged_write_is_there
     [ "$bad" -gt 0 ] || write_on

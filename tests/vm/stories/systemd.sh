@@ -48,6 +48,9 @@ spec:
     livenessProbe: {exec: {command: ["false"]}, periodSeconds: 1, failureThreshold: 1}
 '
 
+shims() { pgrep -x cluster-shim | sort -n | paste -sd' '; }
+# From the machine itself, without the API server.
+service_answers() { curl -sS --max-time 3 -o /dev/null --fail "http://$address/passwd"; }
 rolled_out() { kubectl rollout status deployment/web --timeout=120s; }
 # nslookup and nc: other commands of a static busybox fall over when they look names up.
 answers() {
@@ -63,6 +66,7 @@ was_restarted() { [ "$(kubectl get pod ill -o 'jsonpath={.status.containerStatus
 has_new_pid() { [ "$(main_pid)" != "$1" ] && [ "$(main_pid)" != 0 ] && cluster status; }
 goes_on() {
     same "$1: the containers have their processes" "$pids" "$(pids_of httpd)"
+    same "$1: and their shims" "$shims" "$(shims)"
     sleep 5
     same "$1: and keep them" "$pids" "$(pids_of httpd)"
     same "$1: nothing was restarted" "0 0" "$(restarts -l app=web)"
@@ -91,11 +95,15 @@ check "pids.max" limit pids.max
 same "the pod's memory.max" 67108864 "$(limit ../memory.max)"
 address=$(kubectl get service web -o 'jsonpath={.spec.clusterIP}')
 check "a pod finds the Service and reaches it" until_true 20 answers
+check "the machine reaches it" until_true 20 service_answers
 echo "$hungry" >/tmp/hungry.yaml
 kubectl apply -f /tmp/hungry.yaml
 check "a container with too little memory is OOMKilled" until_true 60 is_oom_killed
 check "a container that fails its exec probe is restarted" until_true 60 was_restarted
 kubectl delete pod hungry ill
+check "they are gone" kubectl wait pod/hungry pod/ill --for=delete --timeout=60s
+shims=$(shims)
+same "there is a shim for each pod" 2 "$(echo "$shims" | wc -w)"
 same "no shim or container is in the unit's cgroup" "$(main_pid)" "$(cat /sys/fs/cgroup/system.slice/cluster.service/cgroup.procs)"
 
 pid=$(main_pid)
@@ -106,6 +114,8 @@ goes_on "restart"
 pid=$(main_pid)
 check "systemctl kill -s KILL" systemctl kill -s KILL cluster
 same "kill: the containers go on meanwhile" "$pids" "$(pids_of httpd)"
+same "kill: and their shims" "$shims" "$(shims)"
+check "kill: and the Service" service_answers
 check "systemd starts it again, the node is Ready" until_true 60 has_new_pid "$pid"
 goes_on "kill"
 
@@ -121,5 +131,7 @@ check "remembers the flag" grep -qz -e --debug "/proc/$(main_pid)/cmdline"
 
 check "systemctl stop" systemctl stop cluster
 same "stop: the containers go on" "$pids" "$(pids_of httpd)"
+same "stop: and their shims" "$shims" "$(shims)"
+check "stop: and the Service" service_answers
 check "uninstalling" cluster uninstall
 check "nothing is left" nothing_is_left
