@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Invariants:
-//! - Whatever happens to the server, containers go on with their PIDs, output, logs and exit codes.
+//! - Whatever happens to the server and its service, containers go on with their PIDs, output, logs and exit codes.
 //! - All mounts of a container are in its own mount namespace: there is nothing to unmount, ever.
 //! - Nothing that a container or an image controls is looked up by path outside of its root.
 //!

@@ -130,6 +130,19 @@ async fn a_shim_is_in_a_group_of_its_own() {
 }
 
 #[tokio::test]
+async fn teardown_finds_a_shim_that_no_record_tells_of() {
+    let mut node = Node::start().await;
+    let (pod, id) = node.run(shell("sleep 1000")).await;
+    let pids = [shim(&mut node, &pod).await, node.pid(&id).await];
+    fs::remove_dir_all(node.dir.path().join("containers")).unwrap();
+    assert!(node.tear_down());
+    for pid in pids {
+        assert!(!fs::exists(format!("/proc/{pid}/root/bin")).unwrap());
+    }
+    assert_eq!(leftovers(node.dir.path(), &node.cgroup()), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_shim_that_is_terminated_ends_its_containers_in_order() {
     let mut node = Node::start().await;
     let of = node.pod("pod");

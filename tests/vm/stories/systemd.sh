@@ -49,6 +49,7 @@ spec:
 '
 
 shims() { pgrep -x cluster-shim | sort -n | paste -sd' '; }
+shims_are() { [ "$(shims | wc -w)" = "$1" ]; }
 # From the machine itself, without the API server.
 service_answers() { curl -sS --max-time 3 -o /dev/null --fail "http://$address/passwd"; }
 rolled_out() { kubectl rollout status deployment/web --timeout=120s; }
@@ -101,9 +102,8 @@ kubectl apply -f /tmp/hungry.yaml
 check "a container with too little memory is OOMKilled" until_true 60 is_oom_killed
 check "a container that fails its exec probe is restarted" until_true 60 was_restarted
 kubectl delete pod hungry ill
-check "they are gone" kubectl wait pod/hungry pod/ill --for=delete --timeout=60s
+check "there is a shim for each pod" until_true 60 shims_are 2
 shims=$(shims)
-same "there is a shim for each pod" 2 "$(echo "$shims" | wc -w)"
 same "no shim or container is in the unit's cgroup" "$(main_pid)" "$(cat /sys/fs/cgroup/system.slice/cluster.service/cgroup.procs)"
 
 pid=$(main_pid)

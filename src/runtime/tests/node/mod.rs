@@ -59,6 +59,13 @@ impl Node {
         self.answers().await;
     }
 
+    /// Kills the server and removes everything that it made.
+    pub fn tear_down(&mut self) -> bool {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        Command::new(executable()).arg("teardown").arg(self.dir.path()).status().is_ok_and(|status| status.success())
+    }
+
     pub fn server_pid(&self) -> u32 {
         self.server.id()
     }
@@ -193,12 +200,8 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-        let torn = Command::new(executable()).arg("teardown").arg(self.dir.path()).status();
-        if !std::thread::panicking() {
-            assert!(torn.unwrap().success(), "teardown");
-        }
+        let torn = self.tear_down();
+        assert!(torn || std::thread::panicking(), "teardown");
     }
 }
 
