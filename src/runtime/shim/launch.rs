@@ -120,7 +120,7 @@ fn default_signals() -> Result<(), Failure> {
 }
 
 /// On v2 the process was started in its group.
-fn join(hierarchy: &Hierarchy, path: &str) -> Result<(), Failure> {
+pub fn join(hierarchy: &Hierarchy, path: &str) -> Result<(), Failure> {
     if let Hierarchy::Split(_) = hierarchy {
         hierarchy.join(path).map_err(Failure::from)?;
     }
