@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-const WALLS: [(&str, &[&str]); 17] = [
+const WALLS: [(&str, &[&str]); 18] = [
     ("task", &[]),
     ("schema", &[]),
+    ("cel", &[]),
     ("cri", &[]),
     ("pki", &[]),
     ("api", &["schema"]),
