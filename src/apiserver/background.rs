@@ -10,6 +10,7 @@ use task::Shutdown;
 use tokio::time::Instant;
 
 use crate::cache::{ResourceCache, TooOld};
+use crate::flowcontrol;
 use crate::server::ApiServer;
 
 /// History is kept this long, and up to twice as long (upstream: `--etcd-compaction-interval`).
@@ -31,6 +32,12 @@ pub fn start(server: &ApiServer, shutdown: &Shutdown) {
         let server = server.clone();
         task::restarting("event-expiry", shutdown.clone(), move || expire(server.clone(), events.clone()));
     }
+}
+
+/// Once the objects of priority and fairness are there, their changes are followed.
+pub fn follow_flow_control(server: &ApiServer, shutdown: &Shutdown) {
+    let server = server.clone();
+    task::restarting("flow-control", shutdown.clone(), move || flowcontrol::run(server.clone()));
 }
 
 /// Every interval the history before the last interval goes. While nothing changes there is nothing to do.

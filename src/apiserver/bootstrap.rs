@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::config::Error;
+use crate::flowcontrol;
 use crate::identity::Identity;
 use crate::server::ApiServer;
 
@@ -87,7 +88,9 @@ pub async fn run(server: &ApiServer) -> Result<(), Error> {
         json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ranges}}),
     ));
     objects.extend(kubernetes_service(server));
-    write(server, &user, objects).await
+    write(server, &user, objects).await?;
+    let kept_up = flowcontrol::keep_up(server).await;
+    kept_up.map_err(|source| Error::Bootstrap { object: "priority and fairness".to_owned(), source })
 }
 
 type Object = (Resource, Option<&'static str>, Value);

@@ -66,9 +66,8 @@ pub struct Limits {
     pub mutating_in_flight_max: usize,
     /// Other requests but watches and streams (upstream: `--max-requests-inflight`).
     pub reading_in_flight_max: usize,
-    /// Requests that wait for one of these places; the next is told to come again (429).
-    pub waiting_max: usize,
-    /// How long they wait.
+    /// How long a request waits for its turn before its client is told to come again (429). How many wait is a matter
+    /// of the priority levels.
     pub wait_max: Duration,
     pub connections_max: usize,
     /// Watches and streams together.
@@ -89,7 +88,6 @@ impl Default for Limits {
         Limits {
             mutating_in_flight_max: 200,
             reading_in_flight_max: 400,
-            waiting_max: 2_000,
             wait_max: Duration::from_secs(15),
             connections_max: 20_000,
             long_running_max: 20_000,

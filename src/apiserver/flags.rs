@@ -7,6 +7,7 @@
 
 mod authentication;
 mod duration;
+mod protection;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,7 +17,7 @@ pub use duration::parse as parse_duration;
 use crate::config::Config;
 
 /// The tables, one for each part of the server.
-const TABLES: [&[Flag]; 1] = [authentication::FLAGS];
+const TABLES: [&[Flag]; 2] = [authentication::FLAGS, protection::FLAGS];
 
 /// How alike two names must be for one to be taken for the other, mistyped.
 const SIMILAR_ENOUGH: f64 = 0.8;

@@ -15,6 +15,7 @@ use crate::authn::Peer;
 use crate::authz::Action;
 use crate::endpoints;
 use crate::failures;
+use crate::flowcontrol::{self, About, Digest, Place, Schema, Work};
 use crate::http::body::{self, Body};
 use crate::http::negotiate::{self, Form, Shape};
 use crate::http::protobuf;
@@ -22,25 +23,23 @@ use crate::http::respond;
 use crate::http::shape::{self, Include};
 use crate::identity::Identity;
 use crate::impersonation;
-use crate::limits::{Class, Place};
 use crate::node;
 use crate::request::{self, Target};
-use crate::server::{ApiServer, uid};
+use crate::server::{ApiServer, namespace_of, uid};
 use crate::verbs::typed::Strictness;
 use crate::verbs::{self, Answered, watch};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Clients that see these know that the server protects itself, and do not slow themselves down.
-const PRIORITY_AND_FAIRNESS: [HeaderName; 2] = [
-    HeaderName::from_static("x-kubernetes-pf-flowschema-uid"),
-    HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid"),
-];
+const FLOW_SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const PRIORITY_LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// Answers one request. Nothing that happens in here reaches another one.
 pub async fn handle(server: ApiServer, peer: Peer, request: Request<Incoming>) -> Response<Body> {
     let form = negotiate::form(request.headers()).unwrap_or(Form::JSON);
     let audit_id = request.headers().get(AUDIT_ID).cloned();
-    let answered = AssertUnwindSafe(answer(&server, &peer, request)).catch_unwind().await;
+    let mut seen = Seen::default();
+    let answered = AssertUnwindSafe(answer(&server, &peer, request, &mut seen)).catch_unwind().await;
     let mut response = match answered {
         Ok(Ok(response)) => response,
         Ok(Err(failure)) => respond::failure(&failure, Form { shape: Shape::Object, ..form }),
@@ -53,13 +52,26 @@ pub async fn handle(server: ApiServer, peer: Peer, request: Request<Incoming>) -
     if let Some(audit_id) = audit_id {
         response.headers_mut().insert(AUDIT_ID, audit_id);
     }
-    for name in PRIORITY_AND_FAIRNESS {
-        response.headers_mut().insert(name, HeaderValue::from_static("00000000-0000-0000-0000-000000000000"));
+    if let Some(schema) = seen.schema {
+        let headers = response.headers_mut();
+        headers.insert(FLOW_SCHEMA_UID, schema.uid.clone());
+        headers.insert(PRIORITY_LEVEL_UID, schema.level_uid.clone());
     }
     response
 }
 
-async fn answer(server: &ApiServer, peer: &Peer, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+/// What was found out about a request on its way, however it ended.
+#[derive(Default)]
+struct Seen {
+    schema: Option<Arc<Schema>>,
+}
+
+async fn answer(
+    server: &ApiServer,
+    peer: &Peer,
+    request: Request<Incoming>,
+    seen: &mut Seen,
+) -> Result<Response<Body>, Failure> {
     // Nodes that join know nobody yet: they check what they get here against their token.
     if request.uri().path() == "/cacerts" {
         return Ok(respond::text(200, server.config().authorities_pem.clone()));
@@ -73,23 +85,45 @@ async fn answer(server: &ApiServer, peer: &Peer, request: Request<Incoming>) -> 
     // What do they want?
     let asked = Asked::new(&request)?;
 
-    // Is there room for it now? The administrator always finds some.
-    let place =
-        if user.is_in(Identity::MASTERS) { Place::EXEMPT } else { server.in_flight().enter(asked.class()).await? };
+    // Is it their turn? What lasts has a place as long as it lasts.
+    let class = asked.class();
+    let place = if class == Class::Short { None } else { Some(server.flow().place()?) };
+    let digest = asked.digest(&user);
+    let schema = server.flow().classify(&digest).filter(|_| class != Class::Stream);
+    seen.schema.clone_from(&schema);
+    let seat = match &schema {
+        Some(schema) => {
+            let work = asked.work(server, schema.level.seats_max());
+            match server.flow().enter(schema, &digest, work, server.now().as_second()).await {
+                Ok(seat) => Some(seat),
+                Err(too_many) => return Ok(respond::too_many(too_many.retry_after_seconds)),
+            }
+        }
+        None => None,
+    };
 
     // May they?
     asked.authorize(server, &user)?;
 
-    // Then do it. What lasts keeps its place as long as it lasts.
-    match asked.class() {
-        Class::LongRunning => long_running(server, &user, asked, request, place).await,
-        Class::Mutating | Class::Reading => {
+    // Then do it. A watch takes its turn until it is open.
+    let answered = match place {
+        Some(place) => long_running(server, &user, asked, request, place).await,
+        None => {
             let limit = server.limits().request_max;
             let answered = tokio::time::timeout(limit, short(server, &user, asked, request)).await;
-            drop(place);
             answered.map_err(|_| Failure::new(Reason::Timeout, "the request did not end within its time"))?
         }
-    }
+    };
+    drop(seat);
+    answered
+}
+
+/// How a request lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Short,
+    Watch,
+    Stream,
 }
 
 /// What a request is about.
@@ -147,27 +181,56 @@ impl Asked {
     fn class(&self) -> Class {
         match &self.resource {
             Some((_, call)) => match (call.verb, call.subresource.as_deref()) {
-                (Verb::Watch, _) => Class::LongRunning,
-                (_, Some("exec" | "attach" | "portforward" | "log" | "proxy")) => Class::LongRunning,
-                (Verb::Get | Verb::List, _) => Class::Reading,
-                _ => Class::Mutating,
+                (Verb::Watch, _) => Class::Watch,
+                (_, Some("exec" | "attach" | "portforward" | "log" | "proxy")) => Class::Stream,
+                _ => Class::Short,
             },
-            None => Class::Reading,
+            None => Class::Short,
+        }
+    }
+
+    fn digest<'a>(&'a self, user: &'a Identity) -> Digest<'a> {
+        match &self.resource {
+            Some((_, call)) => Digest {
+                user,
+                verb: call.verb.as_str(),
+                about: About::Resource {
+                    group: &call.resource.group,
+                    resource: &call.resource.plural,
+                    subresource: call.subresource.as_deref().unwrap_or_default(),
+                    namespace: namespace_of(call),
+                },
+            },
+            None => Digest { user, verb: self.method_verb(), about: About::Path(&self.path) },
+        }
+    }
+
+    fn work(&self, server: &ApiServer, seats_max: u64) -> Work {
+        let Some((_, call)) = &self.resource else { return Work::ONE };
+        if call.verb == Verb::Get {
+            return Work::ONE;
+        }
+        let row = server.find_row(&call.resource.group, &call.resource.version, &call.resource.plural);
+        let cache = row.and_then(|row| server.cache().resource(row.list_key(None).as_bytes()));
+        flowcontrol::estimate(call, server.selected_name(call).is_some(), cache.as_deref(), seats_max)
+    }
+
+    /// The words of authorisation for a path that is no resource.
+    fn method_verb(&self) -> &'static str {
+        match self.method {
+            Method::GET => "get",
+            Method::HEAD => "head",
+            Method::POST => "post",
+            Method::PUT => "put",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ => "options",
         }
     }
 
     fn authorize(&self, server: &ApiServer, user: &Identity) -> Result<(), Failure> {
         let Some((_, call)) = &self.resource else {
-            let verb = match self.method {
-                Method::GET => "get",
-                Method::HEAD => "head",
-                Method::POST => "post",
-                Method::PUT => "put",
-                Method::PATCH => "patch",
-                Method::DELETE => "delete",
-                _ => "options",
-            };
-            return server.authorizer().require(user, &Action::Path { verb, path: &self.path });
+            return server.authorizer().require(user, &Action::Path { verb: self.method_verb(), path: &self.path });
         };
         server.authorize(user, call)?;
         // Who opens a shell changes something, with whatever method.

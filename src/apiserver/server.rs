@@ -21,9 +21,9 @@ use crate::bootstrap;
 use crate::cache::Cache;
 use crate::config::{Config, Error, Limits};
 use crate::failures;
+use crate::flowcontrol::FlowControl;
 use crate::http::{respond, serve};
 use crate::identity::Identity;
-use crate::limits::InFlight;
 use crate::node::Kubelets;
 use crate::services::Services;
 use crate::storage::Storage;
@@ -45,7 +45,7 @@ struct Inner {
     services: Services,
     kubelets: Kubelets,
     caller: Caller,
-    in_flight: InFlight,
+    flow: FlowControl,
     tls: serve::Tls,
     ready: AtomicBool,
     shutdown: Shutdown,
@@ -77,7 +77,7 @@ impl ApiServer {
             services: Services::new(&config, &cache)?,
             kubelets: Kubelets::new(&config.kubelet_client)?,
             caller: Caller::new(cache.clone(), &config.git_version),
-            in_flight: InFlight::new(&config.limits),
+            flow: FlowControl::new(&config.limits),
             tls: serve::Tls::new(&config)?,
             storage: Storage::new(store.clone()),
             ready: AtomicBool::new(false),
@@ -88,6 +88,7 @@ impl ApiServer {
         }));
         background::start(&server, &shutdown);
         bootstrap::run(&server).await?;
+        background::follow_flow_control(&server, &shutdown);
         server.0.ready.store(true, Ordering::Release);
         Ok(server)
     }
@@ -192,7 +193,7 @@ impl ApiServer {
     }
 
     /// The name that a list's or watch's field selector demands.
-    fn selected_name(&self, call: &Call) -> Option<String> {
+    pub(crate) fn selected_name(&self, call: &Call) -> Option<String> {
         if !matches!(call.verb, Verb::List | Verb::Watch) {
             return None;
         }
@@ -247,8 +248,8 @@ impl ApiServer {
         &self.0.caller
     }
 
-    pub(crate) fn in_flight(&self) -> &InFlight {
-        &self.0.in_flight
+    pub(crate) fn flow(&self) -> &FlowControl {
+        &self.0.flow
     }
 
     pub(crate) fn tls(&self) -> &serve::Tls {
@@ -270,7 +271,7 @@ impl ApiServer {
 }
 
 /// What RBAC takes for a call's namespace: of a Namespace it is the object itself.
-fn namespace_of(call: &Call) -> &str {
+pub(crate) fn namespace_of(call: &Call) -> &str {
     match &call.namespace {
         Some(namespace) => namespace,
         None if call.resource.group.is_empty() && call.resource.plural == "namespaces" => {

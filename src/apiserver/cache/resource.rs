@@ -33,6 +33,8 @@ pub struct ResourceCache {
 #[derive(Default)]
 struct State {
     objects: BTreeMap<Bytes, Arc<Stored>>,
+    /// What the objects weigh.
+    objects_bytes: usize,
     window: VecDeque<Arc<Change>>,
     window_bytes: usize,
     /// Number of the window's first event, counted from the start.
@@ -76,8 +78,9 @@ pub struct TooOld {
 
 impl ResourceCache {
     pub(super) fn new(prefix: Bytes, objects: Vec<Stored>, revision: u64) -> Arc<ResourceCache> {
+        let objects_bytes = objects.iter().map(|stored| stored.value.len()).sum();
         let objects = objects.into_iter().map(|stored| (stored.key.clone(), Arc::new(stored))).collect();
-        let state = State { objects, complete_after: revision, revision, ..State::default() };
+        let state = State { objects, objects_bytes, complete_after: revision, revision, ..State::default() };
         Arc::new(ResourceCache { prefix, state: RwLock::new(state), changed: watch::Sender::new(0) })
     }
 
@@ -92,6 +95,16 @@ impl ResourceCache {
 
     pub fn len(&self) -> usize {
         self.state.read().objects.len()
+    }
+
+    /// What the objects weigh together.
+    pub fn bytes(&self) -> usize {
+        self.state.read().objects_bytes
+    }
+
+    /// Those who follow the changes, watches of clients among them.
+    pub fn watchers(&self) -> usize {
+        self.changed.receiver_count()
     }
 
     /// `path` is `namespace/name`, or the name.
@@ -190,6 +203,10 @@ impl State {
                 (Arc::new(previous.at(revision)), Some(previous), true)
             }
         };
+        if !deleted {
+            self.objects_bytes += object.value.len();
+        }
+        self.objects_bytes -= previous.as_ref().map_or(0, |previous| previous.value.len());
         self.revision = revision;
         self.window_bytes += object.value.len();
         let change = Change { revision, deleted, object, previous, frames: [const { OnceLock::new() }; 3] };
@@ -286,6 +303,7 @@ mod tests {
         assert_eq!(seen(&changes), [("a".into(), 7, false), ("b".into(), 8, true)]);
         assert_eq!(changes[1].object.mod_revision, 8, "a deletion shows the object at its own revision");
         assert_eq!(cache.snapshot(None, 0).objects.len(), 1);
+        assert_eq!(cache.bytes(), stored("a", 7).value.len());
         assert!(follower.ready().unwrap().is_empty());
     }
 

@@ -1,40 +1,60 @@
-//! `/metrics`: figures in Prometheus' text form, under upstream's names where upstream has them.
+//! `/metrics`: figures in Prometheus' text form or OpenMetrics, under upstream's names where upstream has them.
 
-use std::fmt::Write;
-
-use http::Response;
+use http::header::ACCEPT;
+use http::{HeaderMap, Response};
 
 use crate::http::body::Body;
 use crate::http::respond;
+use crate::metrics::{Kind, Text};
 use crate::server::ApiServer;
 
-pub fn answer(server: &ApiServer) -> Response<Body> {
-    let mut out = String::new();
+pub fn answer(server: &ApiServer, headers: &HeaderMap) -> Response<Body> {
+    let mut out = Text::new(wants_open_metrics(headers));
+    server.flow().write_figures(&mut out);
+    storage(server, &mut out);
+    let help = "Panics of tasks since the process started.";
+    out.single("cluster_task_panics_total", Kind::Counter, help, task::panics());
+    let content_type = out.content_type();
+    respond::bytes(200, content_type, out.finish().into())
+}
+
+fn storage(server: &ApiServer, out: &mut Text) {
     let status = server.store().status();
-    head(&mut out, "apiserver_storage_objects", "gauge", "Number of stored objects by resource.");
-    for row in server.rows().filter(|row| row.stored && row.storage == row.resource) {
-        let Some(cache) = server.cache().resource(row.list_key(None).as_bytes()) else { continue };
-        line(&mut out, "apiserver_storage_objects", &format!("resource=\"{}\"", row.resource), cache.len() as u64);
+    out.family(
+        "apiserver_resource_objects",
+        Kind::Gauge,
+        "[ALPHA] Number of stored objects at the time of last check split by kind.",
+    );
+    let caches: Vec<_> = server
+        .rows()
+        .filter(|row| row.stored && row.storage == row.resource)
+        .filter_map(|row| Some((row, server.cache().resource(row.list_key(None).as_bytes())?)))
+        .collect();
+    for (row, cache) in &caches {
+        let labels = [("group", row.resource.group.as_ref()), ("resource", row.resource.plural.as_ref())];
+        out.sample("apiserver_resource_objects", &labels, cache.len());
     }
-    head(&mut out, "apiserver_storage_size_bytes", "gauge", "Bytes on disk of the store.");
-    line(&mut out, "apiserver_storage_size_bytes", "", status.disk_bytes);
-    head(&mut out, "cluster_store_revision", "counter", "The store's revision.");
-    line(&mut out, "cluster_store_revision", "", status.revision);
-    head(&mut out, "cluster_store_live_bytes", "gauge", "Bytes of the keys and values that exist.");
-    line(&mut out, "cluster_store_live_bytes", "", status.bytes);
-    head(&mut out, "cluster_store_history_bytes", "gauge", "Bytes of past versions until compaction.");
-    line(&mut out, "cluster_store_history_bytes", "", status.history_bytes);
-    head(&mut out, "cluster_task_panics_total", "counter", "Panics of tasks since the process started.");
-    line(&mut out, "cluster_task_panics_total", "", task::panics());
-    respond::bytes(200, "text/plain; version=0.0.4; charset=utf-8", out.into())
+    out.family(
+        "apiserver_storage_objects",
+        Kind::Gauge,
+        "[STABLE] Number of stored objects at the time of last check split by kind.",
+    );
+    for (row, cache) in &caches {
+        out.sample("apiserver_storage_objects", &[("resource", &row.resource.to_string())], cache.len());
+    }
+    let help = "[STABLE] Size of the storage database file physically allocated in bytes.";
+    out.family("apiserver_storage_size_bytes", Kind::Gauge, help);
+    out.sample("apiserver_storage_size_bytes", &[("storage_cluster_id", "etcd-0")], status.disk_bytes);
+    out.single("cluster_store_revision", Kind::Gauge, "The store's revision.", status.revision);
+    let help = "Bytes of the keys and values that exist.";
+    out.single("cluster_store_live_bytes", Kind::Gauge, help, status.bytes);
+    let help = "Bytes of past versions until compaction.";
+    out.single("cluster_store_history_bytes", Kind::Gauge, help, status.history_bytes);
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    // Writing to a string does not fail.
-    let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-}
-
-fn line(out: &mut String, name: &str, labels: &str, value: u64) {
-    let _ =
-        if labels.is_empty() { writeln!(out, "{name} {value}") } else { writeln!(out, "{name}{{{labels}}} {value}") };
+/// OpenMetrics for those who name it, as Prometheus does.
+fn wants_open_metrics(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut kinds = accepted.flat_map(|value| value.split(','));
+    kinds.any(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "application/openmetrics-text"))
 }

@@ -40,6 +40,13 @@ pub fn text(code: u16, body: impl Into<Bytes>) -> Response<Body> {
     bytes(code, "text/plain; charset=utf-8", body.into())
 }
 
+/// The client is to come again later, in the words of upstream's priority and fairness.
+pub fn too_many(retry_after_seconds: u32) -> Response<Body> {
+    let mut response = text(429, "Too many requests, please try again later.\n");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after_seconds));
+    response
+}
+
 /// A failure as `metav1.Status`, in YAML for those who want it so.
 pub fn failure(failure: &Failure, form: Form) -> Response<Body> {
     let status = failure.to_status();

@@ -21,8 +21,8 @@ use tokio_rustls::TlsConnector;
 
 use super::target::Endpoint;
 use crate::config::{Error, KubeletClient};
+use crate::flowcontrol::Place;
 use crate::http::body::Body;
-use crate::limits::Place;
 use crate::server::ApiServer;
 use crate::webhook;
 

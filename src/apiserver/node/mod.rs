@@ -15,10 +15,10 @@ use serde_json::Value;
 pub use kubelet::Kubelets;
 
 use crate::failures;
+use crate::flowcontrol::Place;
 use crate::http::body::Body;
 use crate::http::respond;
 use crate::identity::Identity;
-use crate::limits::Place;
 use crate::request::{self, Target};
 use crate::server::ApiServer;
 use target::{ContainerQuery, Endpoint};

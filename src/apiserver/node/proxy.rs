@@ -11,8 +11,8 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use super::{kubelet, target};
+use crate::flowcontrol::Place;
 use crate::http::body::Body;
-use crate::limits::Place;
 use crate::request::Target;
 use crate::server::ApiServer;
 use crate::webhook::{self, Cause, PortName};
