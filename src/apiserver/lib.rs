@@ -23,6 +23,7 @@ mod identity;
 mod impersonation;
 mod metrics;
 mod node;
+mod notes;
 mod pipeline;
 mod request;
 mod server;

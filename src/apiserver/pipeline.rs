@@ -24,6 +24,7 @@ use crate::http::shape::{self, Include};
 use crate::identity::Identity;
 use crate::impersonation;
 use crate::node;
+use crate::notes::Notes;
 use crate::request::{self, Target};
 use crate::server::{ApiServer, namespace_of, uid};
 use crate::verbs::typed::Strictness;
@@ -262,8 +263,19 @@ async fn short(
         let (body, found) = decode(&row, &call, &parts.headers, &bytes)?;
         (call.body, warnings) = (body, found);
     }
-    let mut outcome = verbs::execute(server, user, row.clone(), call).await?;
+    let notes = Notes::default();
+    let executed = verbs::execute(server, user, row.clone(), call, &notes).await;
+    let mut outcome = match executed {
+        Ok(outcome) => outcome,
+        Err(failure) => {
+            // What a webhook said before somebody refused is for the user all the same.
+            let mut response = respond::failure(&failure, Form { shape: Shape::Object, ..form });
+            respond::warn(&mut response, &notes.take_warnings());
+            return Ok(response);
+        }
+    };
     warnings.append(&mut outcome.warnings);
+    warnings.append(&mut notes.take_warnings());
     let now = server.now();
     let mut response = match outcome.body {
         Answered::Stored(stored) if form == Form::JSON => {

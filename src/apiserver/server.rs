@@ -25,6 +25,7 @@ use crate::flowcontrol::FlowControl;
 use crate::http::{respond, serve};
 use crate::identity::Identity;
 use crate::node::Kubelets;
+use crate::notes::Notes;
 use crate::services::Services;
 use crate::storage::Storage;
 use crate::verbs::{self, Answered, watch};
@@ -108,7 +109,9 @@ impl ApiServer {
     pub async fn call(&self, user: &Identity, call: Call) -> Result<Answer, Failure> {
         let row = self.row(&call)?;
         self.authorize(user, &call)?;
-        let outcome = verbs::execute(self, user, row, call).await?;
+        let notes = Notes::default();
+        let mut outcome = verbs::execute(self, user, row, call, &notes).await?;
+        outcome.warnings.append(&mut notes.take_warnings());
         let body = match outcome.body {
             Answered::Stored(stored) => stored.served(),
             Answered::Value(value) => Bytes::from(value.to_string()),
@@ -122,7 +125,7 @@ impl ApiServer {
         let call = Call { verb: Verb::List, ..call };
         let row = self.row(&call)?;
         self.authorize(user, &call)?;
-        match verbs::execute(self, user, row, call).await?.body {
+        match verbs::execute(self, user, row, call, &Notes::default()).await?.body {
             Answered::List(listed) => Ok(listed.into_encoded()),
             Answered::Stored(_) | Answered::Value(_) => Err(Failure::internal("a list was asked for")),
         }

@@ -1,8 +1,12 @@
 //! Admission: what the cluster adds to an object and whether it takes it, after authorisation and before the store.
 //!
 //! A chain of plugins in upstream's order. First each may change the object, then, when it is complete and valid,
-//! each may refuse it. Plugins are decisions on the request and the watch cache; they write nothing.
+//! each may refuse it. Plugins are decisions on the request and the watch cache; they write nothing. Behind them come
+//! the [`Stage`]s that an administrator configures and that may have to wait: policies, webhooks, quota. When one of
+//! those changes the object, the whole chain goes round once more.
 
+mod attributes;
+pub mod connect;
 mod default_storage_class;
 mod default_toleration_seconds;
 mod limit_ranger;
@@ -12,47 +16,19 @@ mod priority;
 mod service_account;
 mod storage_in_use_protection;
 mod taint_nodes;
+mod webhooks;
 
 use std::sync::Arc;
 
-use api::{Failure, Row};
+use api::Failure;
+use futures::future::BoxFuture;
 use serde_json::Value;
+
+pub use attributes::{Attributes, Operation, Reinvocation, kind_of};
 
 use crate::cache::Cache;
 use crate::failures;
-use crate::identity::Identity;
 use crate::server::ApiServer;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    Create,
-    Update,
-    Delete,
-}
-
-/// What a plugin knows of the request besides the object (upstream: `admission.Attributes`).
-pub struct Attributes<'a> {
-    pub user: &'a Identity,
-    pub operation: Operation,
-    pub row: &'a Arc<Row>,
-    pub subresource: Option<&'a str>,
-    /// Empty for cluster-scoped resources.
-    pub namespace: &'a str,
-    pub name: &'a str,
-    /// Texts for the client's user.
-    pub warnings: Vec<String>,
-}
-
-impl Attributes<'_> {
-    /// The request is about objects of this kind themselves.
-    pub fn is(&self, group: &str, plural: &str) -> bool {
-        self.subresource.is_none() && self.row.resource.group == group && self.row.resource.plural == plural
-    }
-
-    pub fn refuse(&self, why: impl std::fmt::Display) -> Failure {
-        Failure::forbidden(&self.row.resource.group, &self.row.resource.plural, self.name, why)
-    }
-}
 
 /// One admission plugin.
 pub trait Plugin: Send + Sync {
@@ -79,10 +55,41 @@ pub trait Plugin: Send + Sync {
     }
 }
 
+/// A part of the chain behind the plugins: what it does is configured, and it may wait for others.
+///
+/// The object is `None` for a deletion; for a stream it is the options that open it.
+pub trait Stage: Send + Sync {
+    /// False while nothing is configured: requests then pass without so much as an allocation.
+    fn is_active(&self) -> bool;
+
+    /// Changes the object.
+    fn mutate<'a>(
+        &'a self,
+        _server: &'a ApiServer,
+        _attributes: &'a mut Attributes<'_>,
+        _object: Option<&'a mut Value>,
+        _old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Refuses the object.
+    fn validate<'a>(
+        &'a self,
+        _server: &'a ApiServer,
+        _attributes: &'a mut Attributes<'_>,
+        _object: Option<&'a Value>,
+        _old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
 /// The chain.
 pub struct Admission {
     cache: Arc<Cache>,
     plugins: Vec<Box<dyn Plugin>>,
+    stages: Vec<Box<dyn Stage>>,
 }
 
 impl Admission {
@@ -98,12 +105,63 @@ impl Admission {
             Box::new(default_storage_class::DefaultStorageClass),
             Box::new(storage_in_use_protection::StorageObjectInUseProtection),
         ];
-        Admission { cache, plugins }
+        let stages: Vec<Box<dyn Stage>> = vec![
+            Box::new(webhooks::MutatingAdmissionWebhook::new(&cache)),
+            Box::new(webhooks::ValidatingAdmissionWebhook::new(&cache)),
+        ];
+        Admission { cache, plugins, stages }
+    }
+
+    /// Somebody configured something beyond the plugins.
+    pub fn is_configured(&self) -> bool {
+        self.stages.iter().any(|stage| stage.is_active())
+    }
+
+    /// Everything that may change the object, in order; twice if a configured stage changed it.
+    pub async fn mutate(
+        &self,
+        server: &ApiServer,
+        attributes: &mut Attributes<'_>,
+        object: Option<&mut Value>,
+        old: Option<&Value>,
+    ) -> Result<(), Failure> {
+        let done = self.mutate_in_rounds(server, attributes, object, old).await;
+        attributes.hand_over();
+        done
+    }
+
+    async fn mutate_in_rounds(
+        &self,
+        server: &ApiServer,
+        attributes: &mut Attributes<'_>,
+        mut object: Option<&mut Value>,
+        old: Option<&Value>,
+    ) -> Result<(), Failure> {
+        if let Some(object) = object.as_deref_mut() {
+            self.mutate_here(server, attributes, object, old).await?;
+        }
+        if !self.is_configured() {
+            return Ok(());
+        }
+        for stage in &self.stages {
+            stage.mutate(server, attributes, object.as_deref_mut(), old).await?;
+        }
+        if !attributes.reinvocation.wanted {
+            return Ok(());
+        }
+        attributes.reinvocation.again = true;
+        if let Some(object) = object.as_deref_mut() {
+            self.mutate_here(server, attributes, object, old).await?;
+        }
+        for stage in &self.stages {
+            stage.mutate(server, attributes, object.as_deref_mut(), old).await?;
+        }
+        Ok(())
     }
 
     /// A refusal may be due to something that was written a moment ago and is not in the cache yet, such as the
     /// namespace; it counts once the cache has all that was acknowledged before.
-    pub async fn mutate(
+    async fn mutate_here(
         &self,
         server: &ApiServer,
         attributes: &mut Attributes<'_>,
@@ -126,22 +184,43 @@ impl Admission {
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<(), Failure> {
+        // No plugin has a say in streams.
+        if attributes.operation == Operation::Connect {
+            return Ok(());
+        }
         for plugin in &self.plugins {
             plugin.mutate(&self.cache, attributes, object, old)?;
         }
         Ok(())
     }
 
-    #[expect(clippy::unused_async, reason = "webhooks and policies wait for answers")]
+    /// Everything that may refuse the object, in order.
     pub async fn validate(
         &self,
-        _server: &ApiServer,
+        server: &ApiServer,
         attributes: &mut Attributes<'_>,
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), Failure> {
-        for plugin in &self.plugins {
-            plugin.validate(&self.cache, attributes, object, old)?;
+        let done = self.validate_in_order(server, attributes, object, old).await;
+        attributes.hand_over();
+        done
+    }
+
+    async fn validate_in_order(
+        &self,
+        server: &ApiServer,
+        attributes: &mut Attributes<'_>,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<(), Failure> {
+        if attributes.operation != Operation::Connect {
+            for plugin in &self.plugins {
+                plugin.validate(&self.cache, attributes, object, old)?;
+            }
+        }
+        for stage in self.stages.iter().filter(|stage| stage.is_active()) {
+            stage.validate(server, attributes, object, old).await?;
         }
         Ok(())
     }

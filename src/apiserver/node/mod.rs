@@ -14,6 +14,7 @@ use serde_json::Value;
 
 pub use kubelet::Kubelets;
 
+use crate::admission::connect;
 use crate::failures;
 use crate::flowcontrol::Place;
 use crate::http::body::Body;
@@ -26,13 +27,14 @@ use target::{ContainerQuery, Endpoint};
 /// Answers a request for a stream.
 pub async fn stream(
     server: &ApiServer,
-    _user: &Identity,
+    user: &Identity,
     asked: &Target,
     call: &Call,
     request: Request<Incoming>,
     place: Place,
 ) -> Result<Response<Body>, Failure> {
     let query = request.uri().query().unwrap_or_default().to_owned();
+    connect::admit(server, user, asked, call, &request::query(&query)).await?;
     let name = call.name.as_deref().unwrap_or_default();
     let namespace = call.namespace.as_deref().unwrap_or_default();
     match (call.resource.plural.as_ref(), call.subresource.as_deref().unwrap_or_default()) {

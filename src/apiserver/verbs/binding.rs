@@ -7,9 +7,21 @@ use super::typed::{self, Strictness};
 use super::{Outcome, Request, update};
 
 pub async fn bind(mut request: Request<'_>) -> Result<Outcome, Failure> {
-    let name = request.name()?.to_owned();
+    let mut binding = body(&mut request)?;
+    request.admit(request.name()?, &mut binding).await?;
+    admitted(request, &binding).await
+}
+
+/// The Binding that was sent.
+pub fn body(request: &mut Request<'_>) -> Result<Value, Failure> {
     let mut binding = request.call.body.take().ok_or_else(|| Failure::bad_request("the body is empty"))?;
     typed::check(&mut binding, ["", "v1", "Binding"], &[], Strictness::Ignore)?;
+    Ok(binding)
+}
+
+/// Binds the Pod that the request names.
+pub async fn admitted(request: Request<'_>, binding: &Value) -> Result<Outcome, Failure> {
+    let name = request.name()?.to_owned();
     let target = binding.part("target");
     let kind = target.text("kind");
     if !matches!(kind, "" | "Node") {

@@ -24,10 +24,12 @@ pub async fn answer(mut request: Request<'_>) -> Result<Outcome, Failure> {
             Ok(Outcome::value(200, component(known.ok_or_else(|| request.not_found(name))?)))
         }
         (Verb::Create, "bindings") => {
-            let name = request.call.body.as_ref().map(|body| body.part("metadata").text("name").to_owned());
+            let mut bound = binding::body(&mut request)?;
+            let name = bound.part("metadata").text("name").to_owned();
+            request.admit(&name, &mut bound).await?;
             let row = Row::find("", "v1", "pods").ok_or_else(failures::no_such_path)?.clone();
-            let call = Call { resource: row.resource.clone(), name, ..request.call };
-            binding::bind(Request { row, call, ..request }).await
+            let call = Call { resource: row.resource.clone(), name: Some(name), ..request.call };
+            binding::admitted(Request { row, call, ..request }, &bound).await
         }
         (Verb::Create, _) => {
             let mut review = request.call.body.take().unwrap_or_else(|| json!({}));
@@ -36,6 +38,7 @@ pub async fn answer(mut request: Request<'_>) -> Result<Outcome, Failure> {
             let strictness = Strictness::parse(request.call.options.field_validation.as_deref())?;
             let warnings = typed::check(&mut review, gvk, &[], strictness)?;
             review.object("metadata");
+            request.admit("", &mut review).await?;
             let status = match plural.as_str() {
                 "tokenreviews" => token_review(&request, &review)?,
                 "selfsubjectreviews" => json!({"userInfo": user_info(request.user)}),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::typed::{self, Strictness};
 use super::{Outcome, Request, encoded, in_version, ownership, requester};
-use crate::admission::{Attributes, Operation};
+use crate::admission::Operation;
 use crate::authz::escalation;
 use crate::server;
 
@@ -33,16 +33,8 @@ pub async fn new(request: &Request<'_>, mut object: Value, mut warnings: Vec<Str
     let (server, row) = (request.server, &request.row);
     let generated = object.part("metadata").text("name").is_empty();
     let name = object.part("metadata").text("name").to_owned();
-    let mut attributes = Attributes {
-        user: request.user,
-        operation: Operation::Create,
-        row,
-        subresource: request.subresource(),
-        namespace: request.namespace().unwrap_or_default(),
-        name: &name,
-        warnings: Vec::new(),
-    };
-    server.admission().mutate(server, &mut attributes, &mut object, None).await?;
+    let mut attributes = request.attributes(Operation::Create, &name);
+    server.admission().mutate(server, &mut attributes, Some(&mut object), None).await?;
     requester::record(request.user, row, &mut object);
     row.default(&mut object);
     // Kinds may derive things from their uid, as Jobs their selector.
@@ -57,7 +49,6 @@ pub async fn new(request: &Request<'_>, mut object: Value, mut warnings: Vec<Str
     let name = object.part("metadata").text("name").to_owned();
     attributes.name = &name;
     server.admission().validate(server, &mut attributes, Some(&object), None).await?;
-    warnings.append(&mut attributes.warnings);
     escalation::check(server.authorizer(), request.user, row, &object, None)?;
     let allocated = server.services().allocate(row, &mut object, None)?;
     warnings.extend(row.warnings(&object, None));

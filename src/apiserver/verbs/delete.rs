@@ -9,7 +9,7 @@ use api::{Failure, Fields};
 use serde_json::{Value, json};
 
 use super::{Answered, Outcome, Request, Selection, decoded, encoded, in_version, read, typed};
-use crate::admission::{Attributes, Operation};
+use crate::admission::Operation;
 use crate::cache::Stored;
 
 const ORPHAN: &str = "orphan";
@@ -29,6 +29,10 @@ struct Options {
     uid: Option<String>,
     resource_version: Option<String>,
     dry_run: bool,
+    /// As they came in the body, for admission.
+    given: Option<Value>,
+    /// Admission is behind it, as of an eviction.
+    admitted: bool,
 }
 
 enum Step {
@@ -39,6 +43,13 @@ enum Step {
 
 pub async fn delete(mut request: Request<'_>) -> Result<Outcome, Failure> {
     let options = options(&mut request)?;
+    let name = request.name()?.to_owned();
+    one(&request, &name, &options).await
+}
+
+/// The same for what was admitted under another name: an eviction.
+pub async fn admitted(mut request: Request<'_>) -> Result<Outcome, Failure> {
+    let options = Options { admitted: true, ..options(&mut request)? };
     let name = request.name()?.to_owned();
     one(&request, &name, &options).await
 }
@@ -59,8 +70,8 @@ pub async fn collection(mut request: Request<'_>) -> Result<Outcome, Failure> {
                 if row.namespaced {
                     call.namespace = Some(stored.namespace().to_owned());
                 }
-                let request =
-                    Request { server: request.server, user: request.user, row: row.clone(), call, now: request.now };
+                let Request { server, user, now, notes, .. } = *request;
+                let request = Request { server, user, row: row.clone(), call, now, notes };
                 match one(&request, stored.name(), options).await {
                     Ok(_) => Ok(()),
                     Err(failure) if failure.is_not_found() => Ok(()),
@@ -103,16 +114,13 @@ async fn step(request: &Request<'_>, name: &str, current: &Arc<Stored>, options:
     let (server, row) = (request.server, &request.row);
     let old = decoded(row, current)?;
     check_preconditions(request, name, &old, options)?;
-    let mut attributes = Attributes {
-        user: request.user,
-        operation: Operation::Delete,
-        row,
-        subresource: None,
-        namespace: request.namespace().unwrap_or_default(),
-        name,
-        warnings: Vec::new(),
-    };
-    server.admission().validate(server, &mut attributes, None, Some(&old)).await?;
+    if !options.admitted {
+        let mut attributes = request.attributes(Operation::Delete, name);
+        attributes.dry_run = options.dry_run;
+        attributes.delete_options = options.given.as_ref();
+        server.admission().mutate(server, &mut attributes, None, Some(&old)).await?;
+        server.admission().validate(server, &mut attributes, None, Some(&old)).await?;
+    }
 
     let mut object = old.clone();
     let was_deleting = old.part("metadata").has("deletionTimestamp");
@@ -267,6 +275,7 @@ fn options(request: &mut Request<'_>) -> Result<Options, Failure> {
             return Err(Failure::bad_request("dryRun: Unsupported value: supported values: \"All\""));
         }
         options.dry_run |= !dry_run.is_empty();
+        options.given = Some(body);
     }
     if let Some(policy) = options.propagation.as_deref()
         && !matches!(policy, "Orphan" | "Background" | "Foreground")

@@ -12,6 +12,7 @@ pub async fn evict(mut request: Request<'_>) -> Result<Outcome, Failure> {
     let name = request.name()?.to_owned();
     let mut eviction = request.call.body.take().ok_or_else(|| Failure::bad_request("the body is empty"))?;
     typed::check(&mut eviction, ["policy", "v1", "Eviction"], &[], Strictness::Ignore)?;
+    request.admit(&name, &mut eviction).await?;
     let stored = request.read(&name).await?;
     let pod = decoded(&request.row, &stored)?;
     let options = eviction.at("deleteOptions").cloned();
@@ -20,7 +21,7 @@ pub async fn evict(mut request: Request<'_>) -> Result<Outcome, Failure> {
         spend(&request, &name, &pod).await?;
     }
     let call = Call { verb: api::Verb::Delete, subresource: None, body: options, ..request.call };
-    delete::delete(Request { call, ..request }).await?;
+    delete::admitted(Request { call, ..request }).await?;
     Ok(Outcome::value(201, json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})))
 }
 
@@ -91,8 +92,8 @@ async fn spend(request: &Request<'_>, name: &str, pod: &Value) -> Result<(), Fai
     call.namespace = Some(namespace.to_owned());
     call.subresource = Some("status".into());
     call.options.dry_run = request.call.options.dry_run;
-    let budget_request =
-        Request { server: request.server, user: request.user, row: row.clone(), call, now: request.now };
+    let Request { server, user, now, notes, .. } = *request;
+    let budget_request = Request { server, user, row: row.clone(), call, now, notes };
     update::directly(&budget_request, &budget_name, &change).await?;
     Ok(())
 }

@@ -25,9 +25,11 @@ use store::Durability;
 pub use read::path;
 pub use select::Selection;
 
+use crate::admission::{Attributes, Operation, Reinvocation};
 use crate::cache::{ResourceCache, Stored};
 use crate::failures;
 use crate::identity::Identity;
+use crate::notes::Notes;
 use crate::server::ApiServer;
 
 /// One request on its way.
@@ -37,6 +39,7 @@ pub struct Request<'a> {
     pub row: Arc<Row>,
     pub call: Call,
     pub now: Timestamp,
+    pub notes: &'a Notes,
 }
 
 /// What came of it.
@@ -107,9 +110,15 @@ impl Listed {
     }
 }
 
-/// Does what the call says. Authorisation is behind it.
-pub async fn execute(server: &ApiServer, user: &Identity, row: Arc<Row>, call: Call) -> Result<Outcome, Failure> {
-    let request = Request { server, user, row, call, now: server.now() };
+/// Does what the call says. Authorisation is behind it. What admission says besides stands in the notes.
+pub async fn execute(
+    server: &ApiServer,
+    user: &Identity,
+    row: Arc<Row>,
+    call: Call,
+    notes: &Notes,
+) -> Result<Outcome, Failure> {
+    let request = Request { server, user, row, call, now: server.now(), notes };
     let subresource = request.call.subresource.clone();
     match (subresource.as_deref(), request.call.verb) {
         (None, _) if !request.row.stored => computed::answer(request).await,
@@ -180,6 +189,33 @@ impl Request<'_> {
 
     pub fn cache(&self) -> Result<Arc<ResourceCache>, Failure> {
         cache_of(self.server, &self.row)
+    }
+
+    /// What admission is told.
+    pub fn attributes<'a>(&'a self, operation: Operation, name: &'a str) -> Attributes<'a> {
+        Attributes {
+            user: self.user,
+            operation,
+            row: &self.row,
+            subresource: self.subresource(),
+            namespace: self.namespace().unwrap_or_default(),
+            name,
+            dry_run: self.call.options.dry_run,
+            call: &self.call,
+            delete_options: None,
+            warnings: Vec::new(),
+            annotations: Vec::new(),
+            reinvocation: Reinvocation::default(),
+            notes: self.notes,
+        }
+    }
+
+    /// Admission of what is created and not kept: reviews, bindings, evictions, requests for tokens.
+    pub async fn admit(&self, name: &str, object: &mut Value) -> Result<(), Failure> {
+        let mut attributes = self.attributes(Operation::Create, name);
+        let admission = self.server.admission();
+        admission.mutate(self.server, &mut attributes, Some(object), None).await?;
+        admission.validate(self.server, &mut attributes, Some(object), None).await
     }
 
     /// The object as it is now.

@@ -32,9 +32,7 @@ pub async fn scale(mut request: Request<'_>) -> Result<Outcome, Failure> {
             return Err(Failure::invalid("autoscaling", "Scale", wanted.part("metadata").text("name"), vec![error]));
         }
         let mut object = old.clone();
-        if let Some(spec) = object.object("spec") {
-            spec.set("replicas", replicas);
-        }
+        put(&mut object, &wanted);
         let given = wanted.part("metadata").text("resourceVersion");
         if let Some(metadata) = object.object("metadata").filter(|_| !given.is_empty()) {
             metadata.set("resourceVersion", given);
@@ -63,8 +61,15 @@ fn patched(mut scale: Value, kind: PatchKind, body: &Value) -> Result<Value, Fai
     Ok(scale)
 }
 
+/// The object with the replicas that a Scale wants.
+pub fn put(object: &mut Value, scale: &Value) {
+    if let Some(spec) = object.object("spec") {
+        spec.set("replicas", scale.part("spec").int("replicas").unwrap_or_default());
+    }
+}
+
 /// The object as a Scale.
-fn view(object: &Value) -> Result<Value, Failure> {
+pub fn view(object: &Value) -> Result<Value, Failure> {
     let (metadata, spec, status) = (object.part("metadata"), object.part("spec"), object.part("status"));
     let mut kept = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {

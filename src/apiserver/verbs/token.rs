@@ -18,6 +18,7 @@ pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
     let namespace = request.namespace().unwrap_or_default().to_owned();
     let mut body = request.call.body.take().ok_or_else(|| Failure::bad_request("the body is empty"))?;
     typed::check(&mut body, ["authentication.k8s.io", "v1", "TokenRequest"], &[], Strictness::Ignore)?;
+    request.admit(&name, &mut body).await?;
     let invalid = |error: FieldError| Failure::invalid("authentication.k8s.io", "TokenRequest", "", vec![error]);
     let spec = body.part("spec").clone();
     let mut seconds = spec.int("expirationSeconds").unwrap_or(SECONDS_DEFAULT);

@@ -9,8 +9,8 @@ use api::{Failure, FieldError, Fields, PatchKind};
 use serde_json::Value;
 
 use super::typed::{self, Strictness};
-use super::{Outcome, Request, create, decoded, encoded, in_version, ownership};
-use crate::admission::{Attributes, Operation};
+use super::{Outcome, Request, create, decoded, encoded, in_version, ownership, scale};
+use crate::admission::Operation;
 use crate::authz::escalation;
 use crate::cache::Stored;
 
@@ -137,24 +137,30 @@ async fn decide(
 ) -> Result<Option<Outcome>, Failure> {
     let (server, row) = (request.server, &request.row);
     let wanted = check_version(request, &mut object, old, name)?;
-    let mut attributes = Attributes {
-        user: request.user,
-        operation: Operation::Update,
-        row,
-        subresource: request.subresource(),
-        namespace: request.namespace().unwrap_or_default(),
-        name,
-        warnings: Vec::new(),
-    };
-    server.admission().mutate(server, &mut attributes, &mut object, Some(old)).await?;
+    let mut attributes = request.attributes(Operation::Update, name);
+    // What is admitted is what was sent: of a scale the Scale, not the object that has it.
+    let scaled = if request.subresource() == Some("scale") { Some(scale::view(old)?) } else { None };
+    match &scaled {
+        Some(before) => {
+            let mut wanted = scale::view(&object)?;
+            server.admission().mutate(server, &mut attributes, Some(&mut wanted), Some(before)).await?;
+            scale::put(&mut object, &wanted);
+        }
+        None => server.admission().mutate(server, &mut attributes, Some(&mut object), Some(old)).await?,
+    }
     row.default(&mut object);
     row.prepare_update(&mut object, old, request.subresource());
     let errors = row.validate_update(&object, old, request.subresource());
     if !errors.is_empty() {
         return Err(Failure::invalid(&row.resource.group, &row.kind, name, errors));
     }
-    server.admission().validate(server, &mut attributes, Some(&object), Some(old)).await?;
-    warnings.append(&mut attributes.warnings);
+    match &scaled {
+        Some(before) => {
+            let wanted = scale::view(&object)?;
+            server.admission().validate(server, &mut attributes, Some(&wanted), Some(before)).await?;
+        }
+        None => server.admission().validate(server, &mut attributes, Some(&object), Some(old)).await?,
+    }
     escalation::check(server.authorizer(), request.user, row, &object, Some(old))?;
     let allocated = server.services().allocate(row, &mut object, Some(old))?;
     warnings.extend(row.warnings(&object, Some(old)));
