@@ -1,82 +1,68 @@
-//! What types and fields mean, in the words of k8s-openapi's documentation.
+//! What types and fields mean, in the words of k8s-openapi's documentation. The table is made by `build.rs`, and
+//! unpacked for as long as documents are made.
 
-use k8s_openapi::api;
-use schemars::SchemaGenerator;
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
-/// JSON schemas by definition name. Some megabytes; for making documents, not for keeping.
-pub fn definitions() -> Map<String, Value> {
-    let mut generator = SchemaGenerator::default();
-    macro_rules! add {
-        ($($kind:path),* $(,)?) => { $( let _ = generator.subschema_for::<$kind>(); )* };
+use flate2::read::ZlibDecoder;
+
+static TABLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptions.zlib"));
+
+/// Some megabytes; for making documents, not for keeping.
+pub struct Descriptions {
+    /// By definition name: the description of the type, and those of its fields by name.
+    definitions: BTreeMap<String, (Option<String>, BTreeMap<String, Option<String>>)>,
+}
+
+impl Descriptions {
+    pub fn unpack() -> Result<Descriptions, serde_json::Error> {
+        Ok(Descriptions { definitions: serde_json::from_reader(std::io::BufReader::new(ZlibDecoder::new(TABLE)))? })
     }
-    add!(
-        api::admissionregistration::v1::MutatingWebhookConfiguration,
-        api::admissionregistration::v1::ValidatingAdmissionPolicy,
-        api::admissionregistration::v1::ValidatingAdmissionPolicyBinding,
-        api::admissionregistration::v1::ValidatingWebhookConfiguration,
-        api::apps::v1::ControllerRevision,
-        api::apps::v1::DaemonSet,
-        api::apps::v1::Deployment,
-        api::apps::v1::ReplicaSet,
-        api::apps::v1::StatefulSet,
-        api::authentication::v1::SelfSubjectReview,
-        api::authentication::v1::TokenRequest,
-        api::authentication::v1::TokenReview,
-        api::authorization::v1::LocalSubjectAccessReview,
-        api::authorization::v1::SelfSubjectAccessReview,
-        api::authorization::v1::SelfSubjectRulesReview,
-        api::authorization::v1::SubjectAccessReview,
-        api::autoscaling::v1::HorizontalPodAutoscaler,
-        api::autoscaling::v1::Scale,
-        api::autoscaling::v2::HorizontalPodAutoscaler,
-        api::batch::v1::CronJob,
-        api::batch::v1::Job,
-        api::certificates::v1::CertificateSigningRequest,
-        api::coordination::v1::Lease,
-        api::core::v1::Binding,
-        api::core::v1::ComponentStatus,
-        api::core::v1::ConfigMap,
-        api::core::v1::Endpoints,
-        api::core::v1::Event,
-        api::core::v1::LimitRange,
-        api::core::v1::Namespace,
-        api::core::v1::Node,
-        api::core::v1::PersistentVolume,
-        api::core::v1::PersistentVolumeClaim,
-        api::core::v1::Pod,
-        api::core::v1::PodTemplate,
-        api::core::v1::ReplicationController,
-        api::core::v1::ResourceQuota,
-        api::core::v1::Secret,
-        api::core::v1::Service,
-        api::core::v1::ServiceAccount,
-        api::discovery::v1::EndpointSlice,
-        api::events::v1::Event,
-        api::flowcontrol::v1::FlowSchema,
-        api::flowcontrol::v1::PriorityLevelConfiguration,
-        api::networking::v1::IPAddress,
-        api::networking::v1::Ingress,
-        api::networking::v1::IngressClass,
-        api::networking::v1::NetworkPolicy,
-        api::networking::v1::ServiceCIDR,
-        api::node::v1::RuntimeClass,
-        api::policy::v1::Eviction,
-        api::policy::v1::PodDisruptionBudget,
-        api::rbac::v1::ClusterRole,
-        api::rbac::v1::ClusterRoleBinding,
-        api::rbac::v1::Role,
-        api::rbac::v1::RoleBinding,
-        api::scheduling::v1::PriorityClass,
-        api::storage::v1::CSIDriver,
-        api::storage::v1::CSINode,
-        api::storage::v1::CSIStorageCapacity,
-        api::storage::v1::StorageClass,
-        api::storage::v1::VolumeAttachment,
-        k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
-        k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService,
-        k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions,
-        k8s_openapi::apimachinery::pkg::apis::meta::v1::Status,
-    );
-    generator.take_definitions(true)
+
+    /// The description of a type, or of one of its fields.
+    pub fn of(&self, definition: &str, field: Option<&str>) -> Option<&str> {
+        let (whole, fields) = self.definitions.get(definition)?;
+        field.map_or(whole.as_ref(), |field| fields.get(field)?.as_ref()).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schema::Types;
+
+    use super::*;
+
+    #[test]
+    fn what_is_described_is_what_the_types_have() {
+        let descriptions = Descriptions::unpack().unwrap();
+        assert!(descriptions.definitions.len() > 450, "{}", descriptions.definitions.len());
+        for (name, (_, described)) in &descriptions.definitions {
+            let ty = Types::builtin().named(name).unwrap_or_else(|| panic!("{name} is not in the table of types"));
+            let Some(ty) = ty.as_struct() else { continue };
+            let mut fields: Vec<&str> = ty.fields().map(|field| field.name()).collect();
+            fields.sort_unstable();
+            assert_eq!(described.keys().map(String::as_str).collect::<Vec<_>>(), fields, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_served_kind_is_described() {
+        let descriptions = Descriptions::unpack().unwrap();
+        for row in api::rows().iter().filter(|row| row.enabled) {
+            let (group, version) = (&row.resource.group, &row.resource.version);
+            let ty = Types::builtin().kind(group, version, &row.kind).unwrap();
+            let name = ty.definition_name().unwrap();
+            let description = descriptions.of(name, None);
+            assert!(description.is_some_and(|text| !text.is_empty()), "{name}");
+        }
+        assert_eq!(descriptions.of("io.k8s.api.core.v1.Unheard", None), None);
+    }
+
+    #[test]
+    fn fields_are_described() {
+        let descriptions = Descriptions::unpack().unwrap();
+        let of = |field| descriptions.of("io.k8s.api.core.v1.Container", field);
+        assert!(of(None).unwrap().contains("single application container"));
+        assert!(of(Some("image")).unwrap().contains("image name"));
+        assert_eq!(of(Some("unheard")), None);
+    }
 }

@@ -16,6 +16,7 @@ use schema::openapi::{self, Endpoint};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
 
+use super::descriptions::Descriptions;
 use super::discovery;
 use crate::failures;
 use crate::http::body::Body;
@@ -46,8 +47,11 @@ pub async fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> 
         None => {
             // A tenth of a second of work, which other requests need not wait for.
             let server = server.clone();
-            let made = tokio::task::spawn_blocking(move || DOCUMENTS.get_or_init(|| make(&server)));
-            made.await.map_err(Failure::internal)?
+            let made = tokio::task::spawn_blocking(move || {
+                let descriptions = Descriptions::unpack()?;
+                Ok::<_, serde_json::Error>(DOCUMENTS.get_or_init(|| make(&server, &descriptions)))
+            });
+            made.await.map_err(Failure::internal)?.map_err(Failure::internal)?
         }
     };
     match parts {
@@ -94,13 +98,8 @@ fn send(document: &Document, headers: &HeaderMap) -> Result<Response<Body>, Fail
     Ok(response)
 }
 
-fn make(server: &ApiServer) -> Documents {
-    let descriptions = super::descriptions::definitions();
-    let describe = |definition: &str, field: Option<&str>| {
-        let of = descriptions.get(definition)?;
-        let of = field.map_or(Some(of), |field| of.get("properties")?.get(field))?;
-        of.get("description")?.as_str().map(str::to_owned)
-    };
+fn make(server: &ApiServer, descriptions: &Descriptions) -> Documents {
+    let describe = |definition: &str, field: Option<&str>| descriptions.of(definition, field).map(str::to_owned);
     let rows: Vec<_> = server.rows().collect();
     let verbs: Vec<Vec<openapi::Verb>> = rows
         .iter()

@@ -1,7 +1,7 @@
 //! OpenAPI documents, made from the table of types and a list of what is served.
 //!
 //! [`v3`] makes the document of one group-version (`/openapi/v3/apis/apps/v1`), [`v2`] the one of all
-//! (`/openapi/v2`). Types come from the table, descriptions from the caller, who has them at run time.
+//! (`/openapi/v2`). Types come from the table, descriptions from the caller.
 //!
 //! Limitations: responses of delete are `Status` throughout; a pod's log has no parameters, connect subresources (exec, proxy, ...) and
 //! the deprecated watch paths are not listed; operations have no descriptions.
