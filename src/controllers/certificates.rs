@@ -75,13 +75,34 @@ pub async fn run(
         let controller = reconciler.clone();
         async move { controller.reconcile(&name).await }
     });
-    let mut requests = controller.requests.subscribe();
+    let (mut requests, mut nodes) = (controller.requests.subscribe(), controller.nodes.subscribe());
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             change = requests.next() => queue.add(change.key.name),
+            change = nodes.next() => {
+                if matters(change.old.as_deref(), change.new.as_deref()) {
+                    controller.undecided().into_iter().for_each(|name| queue.add(name));
+                }
+            }
         }
     }
+}
+
+/// True if what becomes of a request may be another now: a joining node's depends on whether there is one of its name
+/// that is alive, a serving certificate's on whose the addresses are.
+fn matters(old: Option<&Node>, new: Option<&Node>) -> bool {
+    old.is_some_and(is_alive) != new.is_some_and(is_alive) || old.map(addresses) != new.map(addresses)
+}
+
+fn is_alive(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
+}
+
+fn addresses(node: &Node) -> Vec<IpAddr> {
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
+    addresses.into_iter().flatten().filter_map(|address| address.address.parse().ok()).collect()
 }
 
 impl Certificates {
@@ -136,17 +157,21 @@ impl Certificates {
         let itself = user == subject.common_name && in_group("system:nodes");
         match signer {
             // A joining node may not take the name of one that is there: that one's own key renews its certificate.
-            CLIENT_KUBELET => itself || (in_group("system:bootstrappers") && !self.is_alive(node)),
+            CLIENT_KUBELET => {
+                itself
+                    || (in_group("system:bootstrappers") && !self.nodes.get("", node).as_deref().is_some_and(is_alive))
+            }
             SERVING => itself && self.may_serve(node, subject),
             _ => false,
         }
     }
 
-    fn is_alive(&self, node: &str) -> bool {
-        self.nodes.get("", node).is_some_and(|node| {
-            let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-            conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
-        })
+    /// Requests that nobody has decided about.
+    fn undecided(&self) -> Vec<String> {
+        let requests = self.requests.list();
+        let undecided =
+            requests.iter().filter(|one| !["Approved", "Denied", "Failed"].iter().any(|kind| has(one, kind)));
+        undecided.filter_map(|request| request.metadata.name.clone()).collect()
     }
 
     /// A node may serve under its own name, and under addresses that are nobody else's.
@@ -156,9 +181,7 @@ impl Certificates {
             .list()
             .iter()
             .filter(|other| other.metadata.name.as_deref() != Some(node))
-            .filter_map(|other| other.status.as_ref()?.addresses.clone())
-            .flatten()
-            .filter_map(|address| address.address.parse().ok())
+            .flat_map(|other| addresses(other))
             .collect();
         subject.dns_names.iter().all(|name| name == node)
             && subject.addresses.iter().all(|address| !others.contains(address) && !self.reserved.contains(address))
@@ -237,40 +260,4 @@ fn permitted(signer: &str, usages: &[String], subject: &Subject) -> Result<(), &
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn subject(common_name: &str) -> Subject {
-        Subject {
-            common_name: common_name.to_owned(),
-            organizations: vec!["system:nodes".to_owned()],
-            ..Subject::default()
-        }
-    }
-
-    #[test]
-    fn what_is_signed_at_all() {
-        let usages = |usage: &str| vec!["digital signature".to_owned(), usage.to_owned()];
-        let node = subject("system:node:a");
-        assert!(permitted(CLIENT_KUBELET, &usages("client auth"), &node).is_ok());
-        assert!(permitted(CLIENT_KUBELET, &usages("server auth"), &node).is_err());
-        assert!(permitted(CLIENT_KUBELET, &usages("client auth"), &subject("admin")).is_err());
-        assert!(permitted(SERVING, &usages("server auth"), &node).is_err(), "no names");
-        let named = Subject { dns_names: vec!["a".to_owned()], ..node.clone() };
-        assert!(permitted(SERVING, &usages("server auth"), &named).is_ok());
-        assert!(permitted(CLIENT_KUBELET, &usages("client auth"), &named).is_err());
-        let mut masters = subject("eve");
-        masters.organizations = vec!["system:masters".to_owned()];
-        assert!(permitted(CLIENT, &usages("client auth"), &masters).is_err());
-    }
-
-    #[test]
-    fn requests_are_not_kept_for_ever() {
-        let mut request = CertificateSigningRequest::default();
-        let at = |second| Timestamp::from_second(second).unwrap();
-        request.metadata.creation_timestamp = Some(Time(at(0)));
-        assert_eq!(left(&request, true, at(3000)), Some(Duration::from_secs(600)));
-        assert_eq!(left(&request, true, at(3600)), None);
-        assert!(left(&request, false, at(3600)).is_some());
-    }
-}
+mod tests;
