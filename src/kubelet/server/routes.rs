@@ -11,7 +11,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -230,7 +230,8 @@ async fn logs(
     }
     let options = options(query)?;
     let observed = context.runtime.observe(pod.uid()).await.map_err(Refusal::internal)?;
-    let seen = instance(&observed, &pod, container, query.flag("previous"))?;
+    let status = context.statuses.wanted(pod.uid()).or_else(|| pod.status.clone()).unwrap_or_default();
+    let seen = instance(&observed, &pod, &status, container, query.flag("previous"))?;
     let path = log_directory(&context.config.log_dir, &pod).join(log_path(container, seen.attempt()));
     let (sender, receiver) = mpsc::channel(4);
     let (runtime, id) = (context.runtime.clone(), seen.status.id.clone());
@@ -251,25 +252,36 @@ async fn logs(
     Ok(answer)
 }
 
-/// The container's instance whose log is meant.
-fn instance<'a>(observed: &'a Observed, pod: &Pod, container: &str, previous: bool) -> Result<&'a Seen, Refusal> {
-    let mut all = observed.containers.iter().filter(|seen| seen.name() == container);
+/// The container's instance whose log is meant. The previous one is what the status calls the last state: while a
+/// container waits to be restarted that is the one that ended just now, the same that is shown without asking.
+fn instance<'a>(
+    observed: &'a Observed,
+    pod: &Pod,
+    status: &PodStatus,
+    container: &str,
+    previous: bool,
+) -> Result<&'a Seen, Refusal> {
+    let statuses = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    let status = statuses.into_iter().flatten().flatten().find(|one| one.name == container);
     if previous {
-        let latest = all.next();
-        return all.find(|seen| seen.has_exited()).or(latest.filter(|seen| seen.has_exited())).ok_or_else(|| {
+        let last = status.and_then(|one| one.last_state.as_ref()?.terminated.as_ref()?.container_id.as_deref());
+        let id = last.and_then(|id| id.split_once("://")).map(|(_, id)| id).filter(|id| !id.is_empty());
+        let id = id.ok_or_else(|| {
             Refusal::bad(format!("previous terminated container \"{container}\" in pod \"{}\" not found", pod.name()))
-        });
+        })?;
+        return observed
+            .by_id(id)
+            .ok_or_else(|| Refusal::bad(format!("unable to retrieve container logs for {}", last.unwrap_or(id))));
     }
+    let mut all = observed.containers.iter().filter(|seen| seen.name() == container);
     all.find(|seen| seen.state() != ContainerState::ContainerCreated).ok_or_else(|| {
-        let status = pod.status.as_ref();
-        let statuses = status.into_iter().flat_map(|one| {
-            one.init_container_statuses.iter().chain(&one.container_statuses).chain(&one.ephemeral_container_statuses)
-        });
-        let waiting =
-            statuses.flatten().find(|one| one.name == container).and_then(|one| one.state.as_ref()?.waiting.as_ref());
-        let reason =
-            waiting.and_then(|waiting| waiting.reason.clone()).unwrap_or_else(|| "ContainerCreating".to_owned());
-        Refusal::bad(format!("container \"{container}\" in pod \"{}\" is waiting to start: {reason}", pod.name()))
+        let waiting = status.and_then(|one| one.state.as_ref()?.waiting.as_ref());
+        let why = match waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or("ContainerCreating") {
+            "ErrImagePull" => "image can't be pulled",
+            "ImagePullBackOff" => "trying and failing to pull image",
+            reason => reason,
+        };
+        Refusal::bad(format!("container \"{container}\" in pod \"{}\" is waiting to start: {why}", pod.name()))
     })
 }
 
@@ -343,7 +355,68 @@ fn answer_with(status: StatusCode, content_type: &'static str, body: Vec<u8>) ->
 
 #[cfg(test)]
 mod tests {
+    use cri::v1::ContainerStatus;
+
     use super::*;
+    use crate::containers::names;
+    use crate::objects::testing::pod;
+
+    fn seen(attempt: u32, state: ContainerState) -> Seen {
+        let status = ContainerStatus {
+            id: format!("a{attempt}"),
+            state: state.into(),
+            labels: [(names::CONTAINER_NAME.to_owned(), "a".to_owned())].into(),
+            annotations: [(names::RESTART_COUNT.to_owned(), attempt.to_string())].into(),
+            ..ContainerStatus::default()
+        };
+        Seen { sandbox_id: "s".into(), status }
+    }
+
+    /// The attempt whose log is shown, or the refusal's text.
+    fn shown(containers: &[Seen], status: serde_json::Value, previous: bool) -> Result<u32, String> {
+        let observed = Observed::new(vec![], containers.to_vec());
+        let status: PodStatus = serde_json::from_value(json!({"containerStatuses": [status]})).unwrap();
+        let pod = pod(json!({"spec": {"containers": [{"name": "a"}]}}));
+        instance(&observed, &pod, &status, "a", previous).map(Seen::attempt).map_err(|refusal| refusal.1)
+    }
+
+    #[test]
+    fn the_previous_instance_is_the_last_state() {
+        use ContainerState::{ContainerExited as Exited, ContainerRunning as Running};
+        let last = |id: &str, state: serde_json::Value| {
+            json!({"name": "a", "state": state, "lastState": {"terminated": {"exitCode": 1, "containerID": id}},
+                   "image": "", "imageID": "", "ready": false, "restartCount": 1})
+        };
+        let crashed = [seen(1, Exited), seen(0, Exited)];
+        let waits = last("cluster://a1", json!({"waiting": {"reason": "CrashLoopBackOff"}}));
+        assert_eq!(shown(&crashed, waits.clone(), true), Ok(1));
+        assert_eq!(shown(&crashed, waits, false), Ok(1));
+        let runs = last("cluster://a1", json!({"running": {}}));
+        assert_eq!(shown(&[seen(2, Running), seen(1, Exited)], runs.clone(), true), Ok(1));
+        assert_eq!(shown(&[seen(2, Running), seen(1, Exited)], runs, false), Ok(2));
+        let ended = last("cluster://a0", json!({"terminated": {"exitCode": 0, "containerID": "cluster://a1"}}));
+        assert_eq!(shown(&crashed, ended.clone(), true), Ok(0));
+        let removed = shown(&[seen(1, Exited)], ended, true).unwrap_err();
+        assert_eq!(removed, "unable to retrieve container logs for cluster://a0");
+    }
+
+    #[test]
+    fn what_has_no_log_says_why() {
+        let status = |reason: &str| {
+            json!({"name": "a", "state": {"waiting": {"reason": reason}}, "lastState": {},
+                   "image": "", "imageID": "", "ready": false, "restartCount": 0})
+        };
+        let once = shown(&[seen(0, ContainerState::ContainerExited)], status("x"), true).unwrap_err();
+        assert!(once.starts_with("previous terminated container \"a\" in pod"), "{once}");
+        for (reason, text) in [
+            ("ErrImagePull", "is waiting to start: image can't be pulled"),
+            ("ImagePullBackOff", "is waiting to start: trying and failing to pull image"),
+            ("PodInitializing", "is waiting to start: PodInitializing"),
+        ] {
+            let why = shown(&[], status(reason), false).unwrap_err();
+            assert!(why.ends_with(text), "{why}");
+        }
+    }
 
     #[test]
     fn queries_are_decoded() {
