@@ -17,8 +17,8 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use pki::{Live, Profile};
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use store::Store;
 use task::Shutdown;
@@ -65,7 +65,9 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
     let mut names = options.tls_san.clone();
     names.push(name.clone());
     let serving = issue_and_renew(&keys, serving_profile(&names, &addresses, &settings.cluster_domain), &shutdown)?;
-    let mut config = apiserver_config(&keys, serving, &settings, advertise, &options, node_ports)?;
+    let to_kubelets = Profile::client("kube-apiserver-kubelet-client", &["system:masters"]);
+    let to_kubelets = issue_and_renew(&keys, to_kubelets, &shutdown)?;
+    let mut config = apiserver_config(&keys, serving, to_kubelets, &settings, advertise, &options, node_ports)?;
     config.apply_flags(options.kube_apiserver_arg.iter().map(String::as_str)).context("--kube-apiserver-arg")?;
     let closed = store.clone();
     let api = ApiServer::start(config, store, shutdown.clone()).await.context("the API server cannot be started")?;
@@ -168,6 +170,7 @@ fn apiserver_config(
     advertise: IpAddr,
     options: &ServerOptions,
     node_ports: std::ops::RangeInclusive<u16>,
+    to_kubelets: Live,
 ) -> anyhow::Result<apiserver::Config> {
     let ca_pem = keys.authority.cert_pem();
     let mut roots = RootCertStore::empty();
@@ -175,7 +178,6 @@ fn apiserver_config(
         roots.add(certificate?)?;
     }
     let roots = Arc::new(roots);
-    let to_kubelets = keys.authority.issue(&Profile::client("kube-apiserver-kubelet-client", &["system:masters"]))?;
     let bootstrap = Identity::user(
         "system:bootstrap:node",
         ["system:bootstrappers", "system:bootstrappers:cluster:default-node-token"],
@@ -194,12 +196,7 @@ fn apiserver_config(
         serving_certificate: Arc::new(serving),
         client_authorities: roots.clone(),
         authorities_pem: ca_pem.to_owned(),
-        kubelet_client: KubeletClient {
-            certificate_chain: CertificateDer::pem_slice_iter(to_kubelets.cert_pem.as_bytes())
-                .collect::<Result<_, _>>()?,
-            key: PrivateKeyDer::from_pem_slice(to_kubelets.key_pem.as_bytes())?,
-            authorities: roots,
-        },
+        kubelet_client: KubeletClient { certificate: Arc::new(to_kubelets), authorities: roots },
         bearer_tokens: join_tokens
             .into_iter()
             .map(|token| BearerToken { token, identity: bootstrap.clone() })

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use rustls::RootCertStore;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::client::ResolvesClientCert;
 use rustls::server::ResolvesServerCert;
 
 pub use authentication::{AuthenticationOptions, ServiceAccountOptions};
@@ -53,8 +53,8 @@ pub struct BearerToken {
 
 /// TLS towards kubelets.
 pub struct KubeletClient {
-    pub certificate_chain: Vec<CertificateDer<'static>>,
-    pub key: PrivateKeyDer<'static>,
+    /// The client certificate, which may change while the server runs.
+    pub certificate: Arc<dyn ResolvesClientCert>,
     /// Authorities that sign the kubelets' serving certificates.
     pub authorities: Arc<RootCertStore>,
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use api::{Call, Failure, PatchKind, Resource, Verb};
 use pki::{Authority, Live, Profile};
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use task::Shutdown;
 use tempfile::TempDir;
@@ -117,11 +117,7 @@ pub fn config(range: &str) -> Config {
         serving_certificate: Arc::new(Live::new(&serving).unwrap()),
         client_authorities: roots.clone(),
         authorities_pem: authority.cert_pem().to_owned(),
-        kubelet_client: KubeletClient {
-            certificate_chain: vec![CertificateDer::from_pem_slice(client.cert_pem.as_bytes()).unwrap()],
-            key: PrivateKeyDer::from_pem_slice(client.key_pem.as_bytes()).unwrap(),
-            authorities: roots,
-        },
+        kubelet_client: KubeletClient { certificate: Arc::new(Live::new(&client).unwrap()), authorities: roots },
         bearer_tokens: Vec::new(),
         authentication: AuthenticationOptions::default(),
         git_version: "v1.36.2+test".to_owned(),

@@ -10,8 +10,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pki::{Authority, Issued, Live, Profile};
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use task::Shutdown;
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -54,11 +54,7 @@ fn config(authority: &Authority, address: SocketAddr) -> Result<Config, Failed> 
         serving_certificate: Arc::new(serving),
         client_authorities: roots.clone(),
         authorities_pem: authority.cert_pem().to_owned(),
-        kubelet_client: KubeletClient {
-            certificate_chain: vec![CertificateDer::from_pem_slice(client.cert_pem.as_bytes())?],
-            key: PrivateKeyDer::from_pem_slice(client.key_pem.as_bytes())?,
-            authorities: roots,
-        },
+        kubelet_client: KubeletClient { certificate: Arc::new(Live::new(&client)?), authorities: roots },
         bearer_tokens: Vec::new(),
         authentication: AuthenticationOptions::default(),
         git_version: "v1.36.2+cluster".to_owned(),

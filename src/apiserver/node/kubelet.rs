@@ -36,7 +36,7 @@ pub struct Kubelets {
 impl Kubelets {
     pub fn new(client: &KubeletClient) -> Result<Kubelets, Error> {
         let trust = Trust::Roots(client.authorities.clone()).client()?;
-        let config = trust.with_client_auth_cert(client.certificate_chain.clone(), client.key.clone_key())?;
+        let config = trust.with_client_cert_resolver(client.certificate.clone());
         Ok(Kubelets { connector: TlsConnector::from(Arc::new(config)) })
     }
 }
@@ -154,5 +154,52 @@ fn pass(from: &HeaderMap, to: &mut HeaderMap) {
         if !stays {
             to.append(name, value.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pki::{Authority, Live, Profile};
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+    use rustls::{RootCertStore, ServerConfig};
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_renewed_certificate_is_what_the_next_connection_shows() {
+        let authority = Authority::create("ca").unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.cert_pem().as_bytes()).unwrap()).unwrap();
+        let roots = Arc::new(roots);
+        let issue = || authority.issue(&Profile::client("kube-apiserver-kubelet-client", &[])).unwrap();
+        let live = Live::new(&issue()).unwrap();
+        let client = KubeletClient { certificate: Arc::new(live.clone()), authorities: roots.clone() };
+        let kubelets = Kubelets::new(&client).unwrap();
+
+        let serving = authority.issue(&Profile::server("node", vec!["node".to_owned()], vec![])).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().unwrap();
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(Live::new(&serving).unwrap()));
+        // A session that goes on keeps the certificate that it began with.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let shown = async || {
+            let (near, far) = tokio::io::duplex(1 << 16);
+            let name = ServerName::try_from("node").unwrap();
+            let (client, server) = tokio::join!(kubelets.connector.connect(name, near), acceptor.accept(far));
+            client.unwrap();
+            server.unwrap().get_ref().1.peer_certificates().unwrap()[0].clone()
+        };
+        let renewed = issue();
+        assert_ne!(shown().await, CertificateDer::from_pem_slice(renewed.cert_pem.as_bytes()).unwrap());
+        live.replace(&renewed).unwrap();
+        assert_eq!(shown().await, CertificateDer::from_pem_slice(renewed.cert_pem.as_bytes()).unwrap());
     }
 }
