@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory;
 use serde_json::Value;
 
-use crate::options::{Command, DEFAULT_CONFIG_FILE};
+use crate::options::{Command, DEFAULT_CONFIG_FILE, DEFAULT_DATA_DIR};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -22,18 +22,29 @@ pub enum ConfigError {
     BadValue { path: PathBuf, key: String },
 }
 
-/// The arguments with those of the configuration file put in, right behind the subcommand. Only `server` and `agent`
-/// read one.
+/// The faces that a configuration file is written for.
+const CONFIGURED: [&str; 2] = ["server", "agent"];
+
+/// The arguments with those of the configuration file put in, right behind the subcommand. `server` and `agent` take
+/// all of it, others what concerns them: where things are.
 pub fn merged(args: Vec<OsString>) -> Result<Vec<OsString>, ConfigError> {
-    let Some(face) = args.get(1).and_then(|face| face.to_str()).filter(|face| ["server", "agent"].contains(face))
-    else {
+    let command = Command::command();
+    let face = args.get(1).and_then(|face| face.to_str());
+    let Some(face) = face.filter(|face| command.find_subcommand(face).is_some()) else {
         return Ok(args);
     };
     let (file, is_default) = match named_file(&args) {
         Some(file) => (file, false),
         None => (PathBuf::from(DEFAULT_CONFIG_FILE), true),
     };
-    let values = read_all(&file, is_default, &known_keys(face))?;
+    let of_face = known_keys(&command, &[face]);
+    let values = if CONFIGURED.contains(&face) {
+        read_all(&file, is_default, &of_face)?
+    } else {
+        let mut values = read_all(&file, is_default, &known_keys(&command, &CONFIGURED))?;
+        values.retain(|key, _| of_face.contains_key(key));
+        values
+    };
     let mut merged: Vec<OsString> = args.iter().take(2).cloned().collect();
     for (key, values) in values {
         // A variable in the environment beats the file; clap reads it when the argument is absent.
@@ -60,11 +71,22 @@ impl Setting {
     }
 }
 
-/// The long flags of a face, and whether they take a value.
-fn known_keys(face: &str) -> BTreeMap<String, bool> {
-    let command = Command::command();
-    let Some(face) = command.find_subcommand(face) else { return BTreeMap::new() };
-    face.get_arguments()
+/// The data directory of the service that `install.sh` sets up, which is started without flags of its own.
+pub fn data_dir_of_service() -> Result<PathBuf, ConfigError> {
+    let known = known_keys(&Command::command(), &CONFIGURED);
+    let mut values = read_all(Path::new(DEFAULT_CONFIG_FILE), true, &known)?;
+    Ok(match values.remove("data-dir").and_then(|mut values| values.pop()) {
+        Some(Setting::Text(path)) => PathBuf::from(path),
+        _ => PathBuf::from(DEFAULT_DATA_DIR),
+    })
+}
+
+/// The long flags of faces, and whether they take a value.
+fn known_keys(command: &clap::Command, faces: &[&str]) -> BTreeMap<String, bool> {
+    faces
+        .iter()
+        .filter_map(|face| command.find_subcommand(face))
+        .flat_map(|face| face.get_arguments())
         .filter_map(|argument| Some((argument.get_long()?.to_owned(), argument.get_action().takes_values())))
         .filter(|(key, _)| key != "config")
         .collect()
@@ -163,10 +185,14 @@ mod tests {
     use super::*;
 
     fn merged_with(text: &str, arguments: &[&str]) -> Result<Vec<String>, ConfigError> {
+        merged_for("server", text, arguments)
+    }
+
+    fn merged_for(face: &str, text: &str, arguments: &[&str]) -> Result<Vec<String>, ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.yaml");
         std::fs::write(&file, text).unwrap();
-        let mut args: Vec<OsString> = vec!["cluster".into(), "server".into(), "--config".into(), file.into()];
+        let mut args: Vec<OsString> = vec!["cluster".into(), face.into(), "--config".into(), file.into()];
         args.extend(arguments.iter().map(OsString::from));
         let merged = merged(args)?;
         Ok(merged.into_iter().map(|arg| arg.into_string().unwrap()).collect())
@@ -196,6 +222,31 @@ mod tests {
     fn an_unknown_key_is_named_with_the_nearest_right_one() {
         let error = merged_with("node-nmae: shed\n", &[]).unwrap_err().to_string();
         assert!(error.ends_with("unknown key \"node-nmae\"; did you mean \"node-name\"?"), "{error}");
+    }
+
+    #[test]
+    fn the_others_take_from_it_where_things_are() {
+        use clap::Parser;
+
+        use crate::options::Face;
+
+        let text = "data-dir: /srv/c\nnode-name: shed\nserver: https://a:6443\ndisable-agent: true\n";
+        for face in ["status", "token", "uninstall"] {
+            let merged = merged_for(face, text, &[]).unwrap();
+            assert_eq!(merged[2], "--data-dir=/srv/c");
+            assert_eq!(merged.len(), 5, "{merged:?}");
+            Command::try_parse_from(merged).unwrap();
+        }
+        let data_dir =
+            |arguments: &[&str]| match Command::parse_from(merged_for("image", text, arguments).unwrap()).face {
+                Face::Image(options) => options.paths.data_dir,
+                other => panic!("{other:?}"),
+            };
+        assert_eq!(data_dir(&["list"]), Path::new("/srv/c"));
+        assert_eq!(data_dir(&["list", "--data-dir", "/other"]), Path::new("/other"));
+        assert_eq!(data_dir(&["-d", "/other", "list"]), Path::new("/other"));
+        let error = merged_for("status", "data-dri: /srv\n", &[]).unwrap_err().to_string();
+        assert!(error.ends_with("did you mean \"data-dir\"?"), "{error}");
     }
 
     #[test]

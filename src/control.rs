@@ -1,5 +1,5 @@
-//! The node's own socket for `cluster image` and `cluster status`: one request a connection, answered by lines of progress and an end.
-//! Only root can open it. Both directions are JSON lines.
+//! The process's own socket for `cluster image` and `cluster status`: one request a connection, answered by lines of
+//! progress and an end. Only root can open it. Both directions are JSON lines.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use client::Client;
 use images::Images;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use serde::{Deserialize, Serialize};
 use task::Shutdown;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -45,13 +45,24 @@ pub struct Listed {
 /// What requests are answered from.
 #[derive(Clone)]
 pub struct Answering {
-    pub images: Images,
     pub client: Client,
-    pub node_name: String,
+    /// None in a server that was started with `--disable-agent`.
+    pub node: Option<AnsweringNode>,
 }
 
-/// Serves the socket until `shutdown`.
-pub async fn serve(socket: PathBuf, answering: Answering, shutdown: Shutdown) -> anyhow::Result<()> {
+#[derive(Clone)]
+pub struct AnsweringNode {
+    pub name: String,
+    pub images: Images,
+}
+
+/// Starts serving the socket, until `shutdown`.
+pub fn start(socket: PathBuf, answering: Answering, shutdown: &Shutdown) {
+    let stop = shutdown.clone();
+    task::restarting("control", shutdown.clone(), move || serve(socket.clone(), answering.clone(), stop.clone()));
+}
+
+async fn serve(socket: PathBuf, answering: Answering, shutdown: Shutdown) -> anyhow::Result<()> {
     // Left by a process that was killed.
     std::fs::remove_file(&socket).ok();
     let listener = UnixListener::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
@@ -113,10 +124,16 @@ async fn carry_out(
     request: Request,
     progress: mpsc::Sender<String>,
 ) -> anyhow::Result<Vec<Listed>> {
-    let images = &answering.images;
+    let Some(AnsweringNode { name, images }) = &answering.node else {
+        if !matches!(request, Request::Status) {
+            bail!("no node runs here: the server was started with --disable-agent");
+        }
+        let _: Namespace = answering.client.get("", "default").await?;
+        progress.send("the API server is Ready; no node runs here".to_owned()).await.ok();
+        return Ok(Vec::new());
+    };
     match request {
         Request::Status => {
-            let name = &answering.node_name;
             let node: Node = answering.client.get("", name).await?;
             let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
             let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
@@ -157,7 +174,7 @@ fn listed(image: &images::Image) -> Listed {
 /// Sends a request to the node that runs with `socket`, and hands every line of the answer to `each`.
 pub async fn ask(socket: &Path, request: &Request, mut each: impl FnMut(Line)) -> anyhow::Result<()> {
     let stream = UnixStream::connect(socket).await.with_context(|| {
-        format!("cannot reach the node at {}: is `cluster server` or `cluster agent` running here?", socket.display())
+        format!("cannot reach cluster at {}: is `cluster server` or `cluster agent` running here?", socket.display())
     })?;
     let (read, mut write) = stream.into_split();
     let mut bytes = serde_json::to_vec(request)?;

@@ -20,7 +20,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use task::Shutdown;
 
-use crate::control::{self, Answering};
+use crate::control::{self, Answering, AnsweringNode};
 use crate::options::{DEFAULT_DATA_DIR, NodeOptions, PathOptions};
 use crate::settings::ClusterSettings;
 use crate::{overlay, preflight};
@@ -78,11 +78,8 @@ pub async fn start(config: NodeConfig, client: Client, shutdown: &Shutdown) -> a
         runtime::run(runtime_settings.clone(), runtime_images.clone(), runtime_network.clone(), stop.clone())
     });
 
-    let answering = Answering { images: images.clone(), client: client.clone(), node_name: config.name.clone() };
-    let (socket, stop) = (paths.control_socket(), shutdown.clone());
-    task::restarting("control", shutdown.clone(), move || {
-        control::serve(socket.clone(), answering.clone(), stop.clone())
-    });
+    let node = AnsweringNode { name: config.name.clone(), images: images.clone() };
+    control::start(paths.control_socket(), Answering { client: client.clone(), node: Some(node) }, shutdown);
     task::spawn("import", import_all(paths.agent().join("images"), images));
 
     let kubelet_config = Arc::new(kubelet_config(&config)?);

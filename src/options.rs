@@ -43,7 +43,7 @@ pub enum Face {
     Uninstall(UninstallOptions),
     /// Print the token with which a node joins
     Token(TokenOptions),
-    /// Say whether the node on this machine is Ready
+    /// Say whether the node on this machine is Ready, or the API server of one without a node
     Status(StatusOptions),
 }
 
@@ -59,11 +59,18 @@ pub struct PathOptions {
     pub run_dir: PathBuf,
 }
 
+/// Where further flags are; `config_file` reads them before anything else is done.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigOptions {
+    /// Configuration file; the files in <FILE>.d are read after it
+    #[arg(long, short = 'c', env = "CLUSTER_CONFIG", default_value = DEFAULT_CONFIG_FILE, global = true, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
 #[derive(Args, Clone, Debug)]
 pub struct CommonOptions {
-    /// Configuration file; the files in <FILE>.d are read after it
-    #[arg(long, short = 'c', env = "CLUSTER_CONFIG", default_value = DEFAULT_CONFIG_FILE, value_name = "FILE")]
-    pub config: PathBuf,
+    #[command(flatten)]
+    pub config: ConfigOptions,
 
     #[command(flatten)]
     pub paths: PathOptions,
@@ -200,6 +207,9 @@ pub struct AgentOptions {
 #[derive(Args, Debug)]
 pub struct ImageOptions {
     #[command(flatten)]
+    pub config: ConfigOptions,
+
+    #[command(flatten)]
     pub paths: PathOptions,
 
     #[command(subcommand)]
@@ -229,6 +239,9 @@ pub enum ImageAction {
 #[derive(Args, Debug)]
 pub struct UninstallOptions {
     #[command(flatten)]
+    pub config: ConfigOptions,
+
+    #[command(flatten)]
     pub paths: PathOptions,
 
     /// Leave the data directory and the configuration
@@ -239,11 +252,17 @@ pub struct UninstallOptions {
 #[derive(Args, Debug)]
 pub struct TokenOptions {
     #[command(flatten)]
+    pub config: ConfigOptions,
+
+    #[command(flatten)]
     pub paths: PathOptions,
 }
 
 #[derive(Args, Debug)]
 pub struct StatusOptions {
+    #[command(flatten)]
+    pub config: ConfigOptions,
+
     #[command(flatten)]
     pub paths: PathOptions,
 }

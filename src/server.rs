@@ -25,6 +25,7 @@ use task::Shutdown;
 use tokio::net::TcpListener;
 
 use crate::authority::{AuthoritySigner, Keys, serving_profile};
+use crate::control::{self, Answering};
 use crate::in_process::InProcess;
 use crate::instance::Instance;
 use crate::manifests;
@@ -98,7 +99,10 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
         (client(Identity::user("system:kube-scheduler", [""; 0]), "kube-scheduler"), shutdown.clone());
     task::restarting("scheduler", shutdown.clone(), move || scheduler::run(scheduler.clone(), stop.clone()));
 
-    if !options.disable_agent {
+    if options.disable_agent {
+        let client = client(Identity::master("system:apiserver"), "cluster");
+        control::start(paths.control_socket(), Answering { client, node: None }, &shutdown);
+    } else {
         let profile = Profile::server(&format!("system:node:{name}"), vec![name.clone()], vec![ip]);
         let config = NodeConfig {
             ip,
@@ -166,11 +170,11 @@ fn issue_and_renew(keys: &Keys, profile: Profile, shutdown: &Shutdown) -> anyhow
 fn apiserver_config(
     keys: &Keys,
     serving: Live,
+    to_kubelets: Live,
     settings: &ClusterSettings,
     advertise: IpAddr,
     options: &ServerOptions,
     node_ports: std::ops::RangeInclusive<u16>,
-    to_kubelets: Live,
 ) -> anyhow::Result<apiserver::Config> {
     let ca_pem = keys.authority.cert_pem();
     let mut roots = RootCertStore::empty();

@@ -1,4 +1,4 @@
-//! `cluster status`: says whether the node on this machine is Ready.
+//! `cluster status`: says whether the node on this machine is Ready, or the API server where there is to be no node.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use anyhow::bail;
 use crate::control::{self, Line, Request};
 use crate::options::PathOptions;
 
-/// An error, and so an exit status that is not 0, unless the node is Ready.
+/// An error, and so an exit status that is not 0, unless it is Ready.
 pub async fn run(paths: &PathOptions, out: &mut impl Write) -> anyhow::Result<()> {
     let mut said = Ok(());
     let mut problem = None;

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use crate::config_file;
 use crate::instance;
 use crate::node::{Detached, image_store, runtime_config};
-use crate::options::{DEFAULT_CONFIG_FILE, DEFAULT_DATA_DIR, PathOptions, UninstallOptions};
+use crate::options::{DEFAULT_CONFIG_FILE, PathOptions, UninstallOptions};
 
 const UNITS: [&str; 2] = ["cluster.service", "cluster-agent.service"];
 const UNIT_DIR: &str = "/etc/systemd/system";
@@ -23,8 +24,8 @@ pub async fn run(options: UninstallOptions, out: &mut impl Write) -> anyhow::Res
         bail!("cluster uninstall must run as root: start it with sudo");
     }
     let paths = options.paths.absolute()?;
-    let default_paths = paths.data_dir == Path::new(DEFAULT_DATA_DIR);
-    if default_paths {
+    let of_service = paths.data_dir == config_file::data_dir_of_service()?;
+    if of_service {
         stop_units();
     }
     stop_process(&paths, out)?;
@@ -39,11 +40,11 @@ pub async fn run(options: UninstallOptions, out: &mut impl Write) -> anyhow::Res
     remove(&paths.run_dir)?;
     if !options.keep_data {
         remove(&paths.data_dir)?;
-        if default_paths {
+        if of_service {
             remove(Path::new(DEFAULT_CONFIG_FILE).parent().unwrap_or(Path::new(DEFAULT_CONFIG_FILE)))?;
         }
     }
-    if default_paths {
+    if of_service {
         remove_units()?;
         remove(Path::new("/var/log/cluster.log"))?;
         // This very program: it runs on until it ends.
