@@ -17,7 +17,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::cluster::admission_policy_binding),
         admission("mutatingwebhookconfigurations", "MutatingWebhookConfiguration")
             .show(print::WEBHOOKS, print::webhooks)
-            .validate(validation::admission::webhooks)
+            .validate(validation::webhooks::configuration)
             .default(defaults::cluster::mutating_webhooks),
         admission("validatingadmissionpolicies", "ValidatingAdmissionPolicy")
             .prepare_update(kinds::strict_status_update)
@@ -29,7 +29,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::cluster::admission_policy_binding),
         admission("validatingwebhookconfigurations", "ValidatingWebhookConfiguration")
             .show(print::WEBHOOKS, print::webhooks)
-            .validate(validation::admission::webhooks)
+            .validate(validation::webhooks::configuration)
             .default(defaults::cluster::validating_webhooks),
         flow("flowschemas", "FlowSchema")
             .show(print::FLOW_SCHEMAS, print::flow_schema)

@@ -1,84 +1,12 @@
-//! Webhook configurations, custom resource definitions, aggregated APIs, priority and fairness: their outlines.
+//! Custom resource definitions, aggregated APIs, priority and fairness: their outlines.
 //! Schemas and expressions of definitions and policies are checked where they are compiled.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Check, labels};
+use super::Check;
 use crate::{failure::FieldError, fields::Fields, format, path::Path};
-
-const WEBHOOK_SECONDS_MAX: i64 = 30;
-
-pub fn webhooks(object: &Value, errors: &mut Vec<FieldError>) {
-    let check = &mut Check { errors };
-    let root = Path::Root;
-    let list = root.field("webhooks");
-    let mut names = BTreeSet::new();
-    for (index, webhook) in object.list("webhooks").iter().enumerate() {
-        let path = list.index(index);
-        let name = webhook.text("name");
-        if check.text(webhook, &path, "name") {
-            check.found(&path.field("name"), name, format::dns_subdomain(name));
-            if name.split('.').count() < 3 {
-                let text = "should be a domain with at least three segments separated by dots";
-                check.invalid(&path.field("name"), &name.into(), text);
-            }
-            if !names.insert(name) {
-                check.duplicate(&path.field("name"), &name.into());
-            }
-        }
-        check.one_of(webhook, &path, "failurePolicy", &["Ignore", "Fail"]);
-        check.one_of(webhook, &path, "matchPolicy", &["Exact", "Equivalent"]);
-        check.one_of(webhook, &path, "reinvocationPolicy", &["Never", "IfNeeded"]);
-        check.choice(webhook, &path, "sideEffects", &["None", "NoneOnDryRun"]);
-        if let Some(seconds) = webhook.int("timeoutSeconds")
-            && !(1..=WEBHOOK_SECONDS_MAX).contains(&seconds)
-        {
-            let text = "the timeout value must be between 1 and 30 seconds";
-            check.invalid(&path.field("timeoutSeconds"), &seconds.into(), text);
-        }
-        if webhook.list("admissionReviewVersions").is_empty() {
-            let text = "must specify one of v1, v1beta1";
-            check.required(&path.field("admissionReviewVersions"), text);
-        }
-        for name in ["namespaceSelector", "objectSelector"] {
-            labels::selector(check, webhook.part(name), &path.field(name));
-        }
-        client_config(check, webhook.part("clientConfig"), &path.field("clientConfig"));
-        let rules = path.field("rules");
-        for (index, rule) in webhook.list("rules").iter().enumerate() {
-            let path = rules.index(index);
-            for name in ["operations", "apiGroups", "apiVersions", "resources"] {
-                if rule.list(name).is_empty() {
-                    check.required(&path.field(name), "");
-                }
-            }
-            check.one_of(rule, &path, "scope", &["*", "Cluster", "Namespaced"]);
-        }
-    }
-}
-
-fn client_config(check: &mut Check<'_>, config: &Value, path: &Path<'_>) {
-    match (config.at("url"), config.at("service")) {
-        (Some(_), Some(_)) | (None, None) => check.required(path, "exactly one of url or service is required"),
-        (Some(url), None) => {
-            if !url.as_str().is_some_and(|url| url.starts_with("https://")) {
-                let text = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
-                check.invalid(&path.field("url"), url, text);
-            }
-        }
-        (None, Some(service)) => {
-            let path = path.field("service");
-            for name in ["name", "namespace"] {
-                if service.text(name).is_empty() {
-                    check.required(&path.field(name), &format!("service {name} is required"));
-                }
-            }
-            check.port(service, &path, "port");
-        }
-    }
-}
 
 pub fn definition(object: &Value, errors: &mut Vec<FieldError>) {
     let check = &mut Check { errors };

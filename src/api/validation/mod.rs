@@ -24,6 +24,7 @@ pub mod resources;
 pub mod service;
 pub mod storage;
 pub mod volumes;
+pub mod webhooks;
 
 pub(crate) const IMMUTABLE: &str = "field is immutable";
 const NEGATIVE: &str = "must be greater than or equal to 0";
