@@ -9,9 +9,12 @@ static TABLE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptions.zli
 
 /// Some megabytes; for making documents, not for keeping.
 pub struct Descriptions {
-    /// By definition name: the description of the type, and those of its fields by name.
-    definitions: BTreeMap<String, (Option<String>, BTreeMap<String, Option<String>>)>,
+    /// By definition name.
+    definitions: BTreeMap<String, Described>,
 }
+
+/// The description of a type, and those of its fields by name.
+type Described = (Option<String>, BTreeMap<String, Option<String>>);
 
 impl Descriptions {
     pub fn unpack() -> Result<Descriptions, serde_json::Error> {
