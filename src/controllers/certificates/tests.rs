@@ -1,4 +1,4 @@
-use api::{Answer, Call, EventKind, Verb, WatchEvent, WatchResult};
+use api::{Answer, Call, Encoded, EventKind, Verb, WatchEvent, WatchResult};
 use client::{Backend, Informers};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -35,7 +35,10 @@ impl Backend for Api {
         match self.nodes.lock().take_if(|_| call.resource.plural == "nodes") {
             Some(mut nodes) => futures::stream::poll_fn(move |context| nodes.poll_recv(context))
                 .map(|node| {
-                    Ok(WatchEvent { kind: EventKind::Modified, object: serde_json::to_vec(&node).unwrap().into() })
+                    Ok(WatchEvent {
+                        kind: EventKind::Modified,
+                        object: Encoded::whole(serde_json::to_vec(&node).unwrap()),
+                    })
                 })
                 .boxed(),
             None => futures::stream::pending().boxed(),
