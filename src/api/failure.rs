@@ -316,7 +316,7 @@ impl FieldError {
         FieldError::with("FieldValueTooMany", field, "Too many", Some(&json!(actual)), &detail)
     }
 
-    fn with(
+    pub(crate) fn with(
         reason: &'static str,
         field: impl Into<String>,
         kind: &str,

@@ -81,6 +81,8 @@ pub enum Generation {
     SpecAndAnnotations,
     /// Also a change of labels.
     SpecAndLabels,
+    /// Every change but of the metadata: also of the status, where that is not kept as it was.
+    AllButMetadata,
 }
 
 /// Gives a new object its identity: uid, creation time and, from `generateName`, its name; and what follows from it
@@ -150,6 +152,7 @@ pub(crate) fn prepare_update(object: &mut Value, old: &Value, generation: Genera
         Generation::Spec => differs(object, old),
         Generation::SpecAndAnnotations => differs(object, old) || other("annotations"),
         Generation::SpecAndLabels => differs(object, old) || other("labels"),
+        Generation::AllButMetadata => differs(object, old) || !same(object.part("status"), old.part("status")),
     };
     let before = old.part("metadata");
     let Some(metadata) = object.object("metadata") else { return };

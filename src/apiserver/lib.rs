@@ -14,6 +14,7 @@ mod background;
 mod bootstrap;
 mod cache;
 mod config;
+mod custom;
 mod endpoints;
 mod failures;
 mod flags;

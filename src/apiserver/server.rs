@@ -20,6 +20,8 @@ use crate::background;
 use crate::bootstrap;
 use crate::cache::Cache;
 use crate::config::{Config, Error, Limits};
+use crate::custom::{self, CustomResources};
+use crate::endpoints::OpenApi;
 use crate::failures;
 use crate::flowcontrol::FlowControl;
 use crate::http::{respond, serve};
@@ -40,6 +42,8 @@ struct Inner {
     store: Store,
     storage: Storage,
     cache: Arc<Cache>,
+    custom: CustomResources,
+    openapi: OpenApi,
     authenticator: Authenticator,
     authorizer: Authorizer,
     admission: Admission,
@@ -81,6 +85,8 @@ impl ApiServer {
             flow: FlowControl::new(&config.limits),
             tls: serve::Tls::new(&config)?,
             storage: Storage::new(store.clone()),
+            custom: CustomResources::default(),
+            openapi: OpenApi::default(),
             ready: AtomicBool::new(false),
             shutdown: shutdown.clone(),
             cache,
@@ -88,6 +94,7 @@ impl ApiServer {
             config,
         }));
         background::start(&server, &shutdown);
+        custom::start(&server, &shutdown);
         bootstrap::run(&server).await?;
         background::follow_flow_control(&server, &shutdown);
         server.0.ready.store(true, Ordering::Release);
@@ -173,12 +180,24 @@ impl ApiServer {
 
     /// A served resource.
     pub(crate) fn find_row(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Row>> {
-        Row::find(group, version, plural).filter(|row| row.enabled).cloned()
+        match Row::find(group, version, plural).filter(|row| row.enabled) {
+            Some(row) => Some(row.clone()),
+            None => self.0.custom.find(group, version, plural),
+        }
     }
 
-    /// Everything that is served, by group and name.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = &'static Arc<Row>> {
-        api::rows().iter().filter(|row| row.enabled)
+    /// Everything that is served: built-in kinds by group and name, then custom resources.
+    pub(crate) fn rows(&self) -> Vec<Arc<Row>> {
+        let built_in = api::rows().iter().filter(|row| row.enabled).cloned();
+        built_in.chain(self.0.custom.rows()).collect()
+    }
+
+    pub(crate) fn openapi(&self) -> &OpenApi {
+        &self.0.openapi
+    }
+
+    pub(crate) fn custom(&self) -> &CustomResources {
+        &self.0.custom
     }
 
     /// A list or watch of one name is allowed to whoever may have the object of that name.

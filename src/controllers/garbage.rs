@@ -4,7 +4,7 @@
 //! about an object; here it is done, after asking the API for what the graph cannot know for certain: that an owner
 //! which was never seen does not exist.
 
-use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use serde_json::json;
 use task::Shutdown;
 
+use crate::Served;
 use crate::owned::gone_is_fine;
+use crate::served::{self, Resources};
 
 mod graph;
 
@@ -26,42 +28,79 @@ const WORKERS: usize = 4;
 struct Collector {
     client: Client,
     graph: Mutex<Graph>,
-    resources: Vec<(Resource, Cow<'static, str>)>,
+    resources: Resources,
 }
 
-/// `resources` are those that can be listed, watched and deleted, with their kinds.
-pub async fn run(
-    client: Client,
-    resources: Vec<(Resource, Cow<'static, str>)>,
-    shutdown: Shutdown,
-) -> Result<(), Failure> {
-    let collector = Arc::new(Collector { client, graph: Mutex::new(Graph::default()), resources });
+/// `built_in` are resources that can be listed, watched and deleted.
+pub async fn run(client: Client, built_in: Vec<Served>, shutdown: Shutdown) -> Result<(), Failure> {
+    let mut resources = served::follow(&client, built_in, &shutdown);
+    let collector = Arc::new(Collector { client, graph: Mutex::new(Graph::default()), resources: resources.clone() });
     let queue: Queue<String> = Queue::new();
-    let mut filled = Vec::new();
-    for (resource, _) in &collector.resources {
-        let (done, all) = tokio::sync::oneshot::channel();
-        filled.push(all);
-        let follow = Follow::new(collector.client.backend().clone(), resource.clone(), Scope::all());
-        let (collector, queue, resource) = (collector.clone(), queue.clone(), resource.clone());
-        let shutdown = shutdown.clone();
-        task::spawn("garbage", async move {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = collector.follow(resource, follow, queue, done) => {}
-            }
-        });
+    let mut followed: HashMap<Resource, Shutdown> = HashMap::new();
+    if resources.wait_for(Option::is_some).await.is_err() {
+        return Ok(());
     }
     // Nothing is an orphan before everything was seen once.
-    futures::future::join_all(filled).await;
-    client::run_workers("garbage", queue, WORKERS, shutdown.clone(), move |uid| {
-        let collector = collector.clone();
+    futures::future::join_all(collector.follow_all(&mut followed, &queue, &shutdown)).await;
+    let reconciler = collector.clone();
+    client::run_workers("garbage", queue.clone(), WORKERS, shutdown.clone(), move |uid| {
+        let collector = reconciler.clone();
         async move { collector.reconcile(&uid).await }
     });
-    shutdown.cancelled().await;
-    Ok(())
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            changed = resources.changed() => {
+                if changed.is_err() {
+                    return Ok(());
+                }
+                // What appears later is looked at as it comes: its objects did not exist before.
+                drop(collector.follow_all(&mut followed, &queue, &shutdown));
+            }
+        }
+    }
 }
 
 impl Collector {
+    /// Follows what is served and not followed yet, and no longer what went. Yields what is sent when each of the new
+    /// ones was seen once.
+    fn follow_all(
+        self: &Arc<Self>,
+        followed: &mut HashMap<Resource, Shutdown>,
+        queue: &Queue<String>,
+        shutdown: &Shutdown,
+    ) -> Vec<tokio::sync::oneshot::Receiver<()>> {
+        let served = self.resources.borrow().clone().unwrap_or_default();
+        followed.retain(|resource, stop| {
+            let stays = served.iter().any(|one| one.resource == *resource);
+            if !stays {
+                stop.cancel();
+                let woken = self.graph.lock().keep_only(resource, &HashSet::new());
+                woken.into_iter().for_each(|uid| queue.add(uid));
+            }
+            stays
+        });
+        let mut filled = Vec::new();
+        for resource in served.iter().map(|one| &one.resource) {
+            if followed.contains_key(resource) {
+                continue;
+            }
+            let stop = shutdown.child_token();
+            followed.insert(resource.clone(), stop.clone());
+            let (done, all) = tokio::sync::oneshot::channel();
+            filled.push(all);
+            let follow = Follow::new(self.client.backend().clone(), resource.clone(), Scope::all());
+            let (collector, queue, resource) = (self.clone(), queue.clone(), resource.clone());
+            task::spawn("garbage", async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = collector.follow(resource, follow, queue, done) => {}
+                }
+            });
+        }
+        filled
+    }
+
     async fn follow(
         &self,
         resource: Resource,
@@ -134,8 +173,9 @@ impl Collector {
     /// True if the owner lives, in which case the graph has it or is about to hear of it.
     async fn exists(&self, dependent: &Identity, owner: &graph::Owner) -> Result<bool, Failure> {
         let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
-        let Some((resource, _)) =
-            self.resources.iter().find(|(resource, kind)| resource.group == group && *kind == owner.kind)
+        let served = self.resources.borrow().clone().unwrap_or_default();
+        let Some(Served { resource, .. }) =
+            served.iter().find(|one| one.resource.group == group && one.kind == owner.kind)
         else {
             // A kind that is not served: nobody can say that the owner is gone.
             return Ok(true);

@@ -24,6 +24,7 @@ mod pod_gc;
 mod pods;
 mod replicaset;
 mod select;
+mod served;
 mod serviceaccount;
 
 pub use certificates::{Signer, Subject};
@@ -37,12 +38,12 @@ pub struct Config {
     pub ca_pem: String,
     /// Addresses of the API server, which no node may serve under.
     pub reserved_addresses: Vec<IpAddr>,
-    /// What is served and can be listed, watched and deleted.
+    /// Built-in resources that can be listed, watched and deleted; custom ones are found.
     pub resources: Vec<Served>,
 }
 
 /// A resource as the namespace controller and the garbage collector need it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
     pub resource: Resource,
     pub kind: Cow<'static, str>,
@@ -52,14 +53,9 @@ pub struct Served {
 /// Starts all controllers. `client` makes the client of the controller with a name such as `replicaset-controller`,
 /// which acts as the ServiceAccount of that name in `kube-system`.
 pub fn start(config: Config, client: impl Fn(&str) -> Client, signer: Arc<dyn Signer>, shutdown: &Shutdown) {
-    let namespaced: Vec<Resource> =
-        config.resources.iter().filter(|served| served.namespaced).map(|served| served.resource.clone()).collect();
-    let collected: Vec<(Resource, Cow<'static, str>)> = config
-        .resources
-        .iter()
-        .filter(|served| served.resource.plural != "events")
-        .map(|served| (served.resource.clone(), served.kind.clone()))
-        .collect();
+    let resources = config.resources.clone();
+    let collected: Vec<Served> =
+        config.resources.iter().filter(|served| served.resource.plural != "events").cloned().collect();
     begin("replicaset", client("replicaset-controller"), shutdown, replicaset::run);
     begin("deployment", client("deployment-controller"), shutdown, deployment::run);
     begin("endpointslice", client("endpointslice-controller"), shutdown, endpointslice::run);
@@ -68,7 +64,7 @@ pub fn start(config: Config, client: impl Fn(&str) -> Client, signer: Arc<dyn Si
     let cidr = config.cluster_cidr;
     begin("nodeipam", client("node-controller"), shutdown, move |client, stop| node_ipam::run(client, cidr, stop));
     begin("namespace", client("namespace-controller"), shutdown, move |client, stop| {
-        namespace::run(client, namespaced.clone(), stop)
+        namespace::run(client, resources.clone(), stop)
     });
     begin("garbage", client("generic-garbage-collector"), shutdown, move |client, stop| {
         garbage::run(client, collected.clone(), stop)

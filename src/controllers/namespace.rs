@@ -9,7 +9,9 @@ use k8s_openapi::api::core::v1::Namespace;
 use serde_json::json;
 use task::Shutdown;
 
+use crate::Served;
 use crate::owned::gone_is_fine;
+use crate::served::{self, Resources};
 
 const FINALIZER: &str = "kubernetes";
 /// How long to wait before looking whether what was deleted is gone; pods need their grace.
@@ -18,13 +20,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 struct Namespaces {
     client: Client,
     namespaces: Arc<Informer<Namespace>>,
-    resources: Vec<Resource>,
+    resources: Resources,
 }
 
-/// `resources` are the namespaced ones that can be listed and deleted.
-pub async fn run(client: Client, resources: Vec<Resource>, shutdown: Shutdown) -> Result<(), Failure> {
+/// `built_in` are resources that can be listed and deleted.
+pub async fn run(client: Client, built_in: Vec<Served>, shutdown: Shutdown) -> Result<(), Failure> {
+    let resources = served::follow(&client, built_in, &shutdown);
     let controller = Arc::new(Namespaces { namespaces: client.informer(Scope::all()), client, resources });
     controller.namespaces.synced().await;
+    // Nothing is empty before it is known what could be in it.
+    if controller.resources.clone().wait_for(Option::is_some).await.is_err() {
+        return Ok(());
+    }
     let queue = Queue::new();
     let reconciler = controller.clone();
     client::run_workers("namespace", queue.clone(), 2, shutdown.clone(), move |name: String| {
@@ -52,8 +59,9 @@ impl Namespaces {
             return Ok(None);
         }
         let mut left = false;
-        for resource in &self.resources {
-            left |= self.empty(name, resource).await?;
+        let resources = self.resources.borrow().clone().unwrap_or_default();
+        for served in resources.iter().filter(|served| served.namespaced) {
+            left |= self.empty(name, &served.resource).await?;
         }
         if left {
             return Ok(Some(LOOK_AGAIN));

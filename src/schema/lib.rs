@@ -10,12 +10,14 @@
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch | `jsonpatch`, `jsonmergepatch`, `strategicpatch` |
 //! | [`managed`] | server-side apply and `managedFields` | structured-merge-diff, `managedfields` |
 //! | [`openapi`] | OpenAPI documents | kube-openapi |
+//! | [`structural`] | schemas that come at run time: pruning, defaults, values | `apiextensions-apiserver/pkg/apiserver/schema` |
 //!
 //! Values come from parsers that bound their nesting; the walks recurse as deep as the values are nested.
 
 pub mod managed;
 pub mod openapi;
 pub mod patch;
+pub mod structural;
 pub mod types;
 pub mod validation;
 

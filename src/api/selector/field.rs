@@ -126,7 +126,7 @@ fn field_of(label: &str, row: &Row) -> Result<SelectableField, SelectorError> {
         _ => match row.selectable_fields.iter().find(|field| field.label == label) {
             Some(field) => Ok(field.clone()),
             // Kinds with fields of their own say it shorter than the rest.
-            None if !row.selectable_fields.is_empty() => {
+            None if !row.selectable_fields.is_empty() || row.custom.is_some() => {
                 Err(SelectorError(format!("field label not supported: {label}")))
             }
             None => Err(SelectorError(format!(

@@ -171,6 +171,22 @@ pub fn definition_create(object: &mut Value) {
     crate::defaults::cluster::custom_resource_definition(object);
 }
 
+/// The version in which objects are stored from now on joins those in which some may lie.
+pub fn definition_update(object: &mut Value, old: &Value, subresource: Option<&str>) {
+    super::isolate_status(object, old, subresource);
+    if subresource.is_some() {
+        return;
+    }
+    let versions = object.part("spec").list("versions");
+    let storage = versions.iter().find(|version| version.flag("storage")).map(|version| version.part("name").clone());
+    let (Some(storage), Some(status)) = (storage, object.object("status")) else { return };
+    let mut stored = status.list("storedVersions").to_vec();
+    if !stored.contains(&storage) {
+        stored.push(storage);
+        status.set("storedVersions", stored);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

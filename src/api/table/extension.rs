@@ -7,8 +7,10 @@ pub(super) fn add(rows: &mut Vec<Built>) {
     rows.extend([
         global("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition")
             .prepare_create(kinds::definition_create)
-            .validate(validation::admission::definition)
-            .validate_update(validation::admission::definition_update)
+            .prepare_update(kinds::definition_update)
+            .validate(validation::definition::create)
+            .validate_update(validation::definition::update)
+            .warn(validation::definition::warnings)
             .default(defaults::cluster::custom_resource_definition)
             .short(&["crd", "crds"])
             .category("api-extensions")

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::{
     call::{Resource, Verb},
+    custom,
     failure::FieldError,
     meta,
     print::Column,
@@ -93,6 +94,8 @@ pub struct Row {
     pub generation: meta::Generation,
     pub name_rule: meta::NameRule,
     pub strategy: Arc<dyn Strategy>,
+    /// Of a custom resource, the version of its definition.
+    pub custom: Option<Arc<custom::Version>>,
 }
 
 /// Built-in rows, by group and then by name.
@@ -123,6 +126,7 @@ impl Row {
             generation: meta::Generation::None,
             name_rule: meta::NameRule::Subdomain,
             strategy: Arc::new(Functions::PLAIN),
+            custom: None,
             resource,
             kind,
         }

@@ -14,6 +14,7 @@ pub mod autoscaling;
 pub mod batch;
 pub mod config;
 pub mod container;
+pub mod definition;
 pub mod furniture;
 pub mod labels;
 pub mod network;

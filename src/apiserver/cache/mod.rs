@@ -49,6 +49,24 @@ impl Cache {
         Ok(Arc::new(Cache { store, resources: RwLock::new(resources), progress: watch::Sender::new(revision) }))
     }
 
+    /// Adds a resource that appeared; one that is here already stays as it is.
+    pub fn add(&self, prefix: Bytes) -> Result<(), store::Error> {
+        // While this is held nothing is applied, so that what is read is what the cache has come to.
+        let mut resources = self.resources.write();
+        if resources.contains_key(&prefix) {
+            return Ok(());
+        }
+        let revision = self.revision();
+        let objects = read(&self.store, &prefix, revision)?;
+        resources.insert(prefix.clone(), ResourceCache::new(prefix, objects, revision));
+        Ok(())
+    }
+
+    /// Forgets a resource that is no more.
+    pub fn remove(&self, prefix: &[u8]) {
+        self.resources.write().remove(prefix);
+    }
+
     /// Follows the store until it closes.
     pub async fn run(&self) -> Result<(), Lost> {
         if self.store.status().compacted > self.revision() {

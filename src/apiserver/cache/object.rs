@@ -74,6 +74,16 @@ impl Stored {
         self.path().split_once('/').map_or("", |(namespace, _)| namespace)
     }
 
+    /// The API version in which the object is stored; empty when it does not stand where this server writes it.
+    pub fn api_version(&self) -> &str {
+        const FIELD: &[u8] = b"\"apiVersion\":\"";
+        let head = self.value.get(..usize::from(self.metadata_at)).unwrap_or_default();
+        let Some(at) = find(head, FIELD) else { return "" };
+        let rest = head.get(at + FIELD.len()..).unwrap_or_default();
+        let text = rest.split(|byte| *byte == b'"').next().unwrap_or_default();
+        std::str::from_utf8(text).unwrap_or_default()
+    }
+
     /// Bytes that [`Stored::write`] adds at most.
     pub fn served_bytes_max(&self) -> usize {
         self.value.len() + 48
@@ -244,6 +254,7 @@ mod tests {
             r#"{"metadata":{"resourceVersion":"1789","name":"web"},"spec":{"a":1}}"#
         );
         assert_eq!((stored.namespace(), stored.name()), ("shop", "web"));
+        assert_eq!(stored.api_version(), "v1");
     }
 
     #[test]

@@ -106,7 +106,7 @@ const ORDER: [&str; 19] = [
 /// Named groups with their versions, the preferred first.
 pub fn groups(server: &ApiServer) -> Vec<(String, Vec<String>)> {
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
-    for row in server.rows().filter(|row| !row.resource.group.is_empty()) {
+    for row in server.rows().iter().filter(|row| !row.resource.group.is_empty()) {
         let (group, version) = (row.resource.group.to_string(), row.resource.version.to_string());
         match groups.iter_mut().find(|(name, _)| *name == group) {
             Some((_, versions)) if !versions.contains(&version) => versions.push(version),
@@ -115,22 +115,11 @@ pub fn groups(server: &ApiServer) -> Vec<(String, Vec<String>)> {
         }
     }
     for (_, versions) in &mut groups {
-        versions.sort_by_key(|version| std::cmp::Reverse(priority(version)));
+        versions.sort_by_key(|version| std::cmp::Reverse(api::custom::priority(version)));
     }
     let place = |name: &str| ORDER.iter().position(|one| *one == name).unwrap_or(ORDER.len());
     groups.sort_by(|(a, _), (b, _)| (place(a), a).cmp(&(place(b), b)));
     groups
-}
-
-/// `v2` before `v1` before `v1beta2` before `v1beta1` before `v1alpha1`.
-fn priority(version: &str) -> (u8, u32, u32) {
-    let rest = version.strip_prefix('v').unwrap_or(version);
-    for (word, rank) in [("beta", 1), ("alpha", 0)] {
-        if let Some((major, minor)) = rest.split_once(word) {
-            return (rank, major.parse().unwrap_or(0), minor.parse().unwrap_or(0));
-        }
-    }
-    (2, rest.parse().unwrap_or(0), 0)
 }
 
 fn group(name: &str, versions: &[String]) -> Value {
@@ -142,11 +131,20 @@ fn group(name: &str, versions: &[String]) -> Value {
     })
 }
 
-fn rows_of<'a>(server: &'a ApiServer, group: &'a str, version: &'a str) -> Vec<&'static Arc<Row>> {
-    let mut rows: Vec<_> =
-        server.rows().filter(|row| row.resource.group == group && row.resource.version == version).collect();
+fn rows_of(server: &ApiServer, group: &str, version: &str) -> Vec<Arc<Row>> {
+    let mut rows = server.rows();
+    rows.retain(|row| row.resource.group == group && row.resource.version == version);
     rows.sort_by(|a, b| a.resource.plural.cmp(&b.resource.plural));
     rows
+}
+
+/// Verbs of a row; of custom resources in their own order, and fewer while they are being deleted.
+fn verbs_of(row: &Row) -> Vec<&'static str> {
+    let Some(version) = &row.custom else { return verbs(&row.verbs) };
+    let left = |verb: &&api::Verb| {
+        !version.terminating || !matches!(verb, api::Verb::Create | api::Verb::Update | api::Verb::Patch)
+    };
+    row.verbs.iter().filter(left).map(|verb| verb.as_str()).collect()
 }
 
 fn verbs(verbs: &[api::Verb]) -> Vec<&'static str> {
@@ -162,7 +160,7 @@ fn resources(server: &ApiServer, group: &str, version: &str) -> Value {
         if !row.verbs.is_empty() {
             let mut entry = json!({
                 "name": row.resource.plural, "singularName": row.singular, "namespaced": row.namespaced,
-                "kind": row.kind, "verbs": verbs(&row.verbs),
+                "kind": row.kind, "verbs": verbs_of(&row),
             });
             if !row.short_names.is_empty() {
                 entry["shortNames"] = json!(row.short_names);
@@ -171,7 +169,7 @@ fn resources(server: &ApiServer, group: &str, version: &str) -> Value {
                 entry["categories"] = json!(row.categories);
             }
             if row.stored {
-                entry["storageVersionHash"] = storage_version_hash(row).into();
+                entry["storageVersionHash"] = storage_version_hash(&row).into();
             }
             list.push(entry);
         }
@@ -216,7 +214,7 @@ fn aggregated(server: &ApiServer, legacy: bool, version: &str, headers: &HeaderM
                 .map(|version| {
                     json!({
                         "version": version, "freshness": "Current",
-                        "resources": rows_of(server, name, version).into_iter().map(|row| entry(row)).collect::<Vec<_>>(),
+                        "resources": rows_of(server, name, version).iter().map(|row| entry(row)).collect::<Vec<_>>(),
                     })
                 })
                 .collect();
@@ -251,11 +249,16 @@ fn kind(group: &str, version: &str, kind: &str) -> Value {
 
 /// `APIResourceDiscovery`.
 fn entry(row: &Row) -> Value {
+    // Of custom resources upstream gives the whole kind.
+    let own = match row.custom {
+        Some(_) => kind(&row.resource.group, &row.resource.version, &row.kind),
+        None => kind("", "", &row.kind),
+    };
     let mut entry = json!({
         "resource": row.resource.plural, "singularResource": row.singular,
-        "responseKind": kind("", "", &row.kind),
+        "responseKind": own,
         "scope": if row.namespaced { "Namespaced" } else { "Cluster" },
-        "verbs": verbs(&row.verbs),
+        "verbs": verbs_of(row),
     });
     if !row.short_names.is_empty() {
         entry["shortNames"] = json!(row.short_names);
@@ -269,10 +272,9 @@ fn entry(row: &Row) -> Value {
         let list: Vec<Value> = subresources
             .into_iter()
             .map(|one| {
-                json!({
-                    "subresource": one.name, "verbs": verbs(&one.verbs),
-                    "responseKind": kind(&one.group, &one.version, &one.kind),
-                })
+                let of_itself = row.custom.is_some() && one.version.is_empty();
+                let shown = if of_itself { own.clone() } else { kind(&one.group, &one.version, &one.kind) };
+                json!({"subresource": one.name, "verbs": verbs(&one.verbs), "responseKind": shown})
             })
             .collect();
         entry["subresources"] = list.into();

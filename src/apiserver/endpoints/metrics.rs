@@ -25,8 +25,9 @@ fn storage(server: &ApiServer, out: &mut Text) {
         Kind::Gauge,
         "[ALPHA] Number of stored objects at the time of last check split by kind.",
     );
-    let caches: Vec<_> = server
-        .rows()
+    let rows = server.rows();
+    let caches: Vec<_> = rows
+        .iter()
         .filter(|row| row.stored && row.storage == row.resource)
         .filter_map(|row| Some((row, server.cache().resource(row.list_key(None).as_bytes())?)))
         .collect();

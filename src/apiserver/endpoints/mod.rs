@@ -6,6 +6,8 @@ mod health;
 mod metrics;
 mod openapi;
 
+pub use openapi::OpenApi;
+
 use api::Failure;
 use bytes::Bytes;
 use http::{Method, Request, Response};

@@ -1,23 +1,24 @@
-//! `/openapi/v2` and `/openapi/v3`: made when somebody first asks, kept compressed.
+//! `/openapi/v2` and `/openapi/v3`: made when somebody first asks and when custom resources have changed, kept
+//! compressed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use api::{Failure, Verb};
+use api::{Failure, Row, Verb};
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, Response, StatusCode};
-use schema::Types;
-use schema::openapi::{self, Endpoint};
+use schema::openapi::{self, CustomKind, Endpoint};
+use schema::{Types, structural};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
 
 use super::descriptions::Descriptions;
-use super::discovery;
 use crate::failures;
 use crate::http::body::Body;
 use crate::http::{negotiate, respond};
@@ -29,33 +30,42 @@ struct Document {
     hash: String,
 }
 
-struct Documents {
-    /// By path below `/openapi/v3/`: `api/v1`, `apis/apps/v1`.
-    v3: BTreeMap<String, Document>,
-    v2: Document,
+/// What built-in kinds give; the same for every server in the process.
+static BUILT_IN: OnceLock<BTreeMap<String, Arc<Document>>> = OnceLock::new();
+
+/// The documents of a server, made anew when custom resources have changed.
+#[derive(Default)]
+pub struct OpenApi {
+    made: ArcSwapOption<Documents>,
 }
 
-static DOCUMENTS: OnceLock<Documents> = OnceLock::new();
+struct Documents {
+    /// Of the custom resources that are in here.
+    generation: u64,
+    /// By path below `/openapi/v3/`: `api/v1`, `apis/apps/v1`.
+    v3: BTreeMap<String, Arc<Document>>,
+    /// Made when somebody asks for it: it is the larger one, and rarely wanted.
+    v2: OnceLock<Document>,
+}
 
 pub async fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> Result<Response<Body>, Failure> {
     if matches!(parts, ["openapi", "v2"]) {
         // The binary form of version 2 is not made; whoever takes nothing else is told.
         negotiate::form(headers)?;
     }
-    let documents = match DOCUMENTS.get() {
-        Some(documents) => documents,
-        None => {
-            // A tenth of a second of work, which other requests need not wait for.
-            let server = server.clone();
-            let made = tokio::task::spawn_blocking(move || {
-                let descriptions = Descriptions::unpack()?;
-                Ok::<_, serde_json::Error>(DOCUMENTS.get_or_init(|| make(&server, &descriptions)))
-            });
-            made.await.map_err(Failure::internal)?.map_err(Failure::internal)?
-        }
-    };
+    let documents = documents(server).await?;
     match parts {
-        ["openapi", "v2"] => send(&documents.v2, headers),
+        ["openapi", "v2"] => {
+            if documents.v2.get().is_none() {
+                let (server, documents) = (server.clone(), documents.clone());
+                let making = move || {
+                    documents.v2.get_or_init(|| make_v2(&server));
+                };
+                tokio::task::spawn_blocking(making).await.map_err(Failure::internal)?;
+            }
+            let document = documents.v2.get().ok_or_else(|| Failure::internal("no document was made"))?;
+            send(document, headers)
+        }
         ["openapi", "v3"] => {
             let paths: Map<String, Value> = documents
                 .v3
@@ -72,6 +82,21 @@ pub async fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> 
         }
         _ => Err(failures::no_such_path()),
     }
+}
+
+/// The documents as they are now.
+async fn documents(server: &ApiServer) -> Result<Arc<Documents>, Failure> {
+    let made = &server.openapi().made;
+    let generation = server.custom().generation();
+    if let Some(documents) = made.load_full().filter(|documents| documents.generation == generation) {
+        return Ok(documents);
+    }
+    // A tenth of a second of work, which other requests need not wait for.
+    let making = server.clone();
+    let documents = tokio::task::spawn_blocking(move || Arc::new(make(&making, generation)));
+    let documents = documents.await.map_err(Failure::internal)?;
+    made.store(Some(documents.clone()));
+    Ok(documents)
 }
 
 fn send(document: &Document, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
@@ -98,9 +123,109 @@ fn send(document: &Document, headers: &HeaderMap) -> Result<Response<Body>, Fail
     Ok(response)
 }
 
-fn make(server: &ApiServer, descriptions: &Descriptions) -> Documents {
+fn make(server: &ApiServer, generation: u64) -> Documents {
+    let types = Types::builtin();
+    let built_in = BUILT_IN.get_or_init(|| {
+        let rows: Vec<_> = api::rows().iter().filter(|row| row.enabled).cloned().collect();
+        let descriptions = Descriptions::unpack();
+        let describe = |definition: &str, field: Option<&str>| descriptions.of(definition, field).map(str::to_owned);
+        with_endpoints(&rows, |endpoints| {
+            let group_versions: BTreeSet<(&str, &str)> = endpoints.iter().map(|e| (e.group, e.version)).collect();
+            group_versions
+                .into_iter()
+                .map(|(group, version)| {
+                    let document = openapi::v3(types, group, version, endpoints, &[], &describe);
+                    (path_of(group, version), Arc::new(packed(&document)))
+                })
+                .collect()
+        })
+    });
+    let mut v3 = built_in.clone();
+    let rows = server.custom().rows();
+    if !rows.is_empty() {
+        let descriptions = Descriptions::unpack();
+        let describe = |definition: &str, field: Option<&str>| descriptions.of(definition, field).map(str::to_owned);
+        let custom: Vec<CustomKind> = rows.iter().flat_map(|row| custom_kinds(row, false, &describe)).collect();
+        with_endpoints(&rows, |endpoints| {
+            let group_versions: BTreeSet<(&str, &str)> = endpoints.iter().map(|e| (e.group, e.version)).collect();
+            for (group, version) in group_versions {
+                let document = openapi::v3(types, group, version, endpoints, &custom, &describe);
+                v3.insert(path_of(group, version), Arc::new(packed(&document)));
+            }
+        });
+    }
+    Documents { generation, v3, v2: OnceLock::new() }
+}
+
+fn make_v2(server: &ApiServer) -> Document {
+    let descriptions = Descriptions::unpack();
     let describe = |definition: &str, field: Option<&str>| descriptions.of(definition, field).map(str::to_owned);
-    let rows: Vec<_> = server.rows().collect();
+    let custom: Vec<CustomKind> =
+        server.custom().rows().iter().flat_map(|row| custom_kinds(row, true, &describe)).collect();
+    let version = &server.config().git_version;
+    with_endpoints(&server.rows(), |endpoints| {
+        packed(&openapi::v2(Types::builtin(), endpoints, &custom, version, &describe))
+    })
+}
+
+fn path_of(group: &str, version: &str) -> String {
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
+}
+
+/// The definitions of a custom resource and of its list.
+fn custom_kinds(row: &Row, v2: bool, describe: &dyn Fn(&str, Option<&str>) -> Option<String>) -> Vec<CustomKind> {
+    let Some(compiled) = row.custom.as_ref().and_then(|version| version.compiled()) else { return Vec::new() };
+    let (group, version) = (row.resource.group.as_ref(), row.resource.version.as_ref());
+    // What is said about these fields is the same for every kind.
+    let texts = |field: &str| describe("io.k8s.api.core.v1.ConfigMap", Some(field));
+    let schema = compiled.schema.as_ref();
+    let mut definition =
+        if v2 { structural::publish_v2(schema, &texts) } else { structural::publish_v3(schema, &texts) };
+    let gvk = |kind: &str| json!([{"group": group, "version": version, "kind": kind}]);
+    definition.insert("x-kubernetes-group-version-kind".to_owned(), gvk(&row.kind));
+    let selectable: Vec<Value> = row.selectable_fields.iter().map(|field| json!({"fieldPath": field.label})).collect();
+    if !v2 && !selectable.is_empty() {
+        definition.insert("x-kubernetes-selectable-fields".to_owned(), selectable.into());
+    }
+    let prefix = if v2 { "#/definitions/" } else { "#/components/schemas/" };
+    let reference = |name: &str| {
+        let reference = json!({"$ref": format!("{prefix}{name}")});
+        if v2 { reference } else { json!({"allOf": [reference]}) }
+    };
+    let name = CustomKind::name_of(group, version, &row.kind);
+    let with_text = |mut schema: Value, text: Option<String>| {
+        if let (Some(schema), Some(text)) = (schema.as_object_mut(), text) {
+            schema.insert("description".to_owned(), text.into());
+        }
+        schema
+    };
+    let items = json!({"type": "array", "items": {"$ref": format!("{prefix}{name}")}});
+    let metadata = reference("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta");
+    let list = json!({
+        "type": "object",
+        "description": format!("{} is a list of {}", row.list_kind, row.kind),
+        "required": ["items"],
+        "properties": {
+            "apiVersion": with_text(json!({"type": "string"}), texts("apiVersion")),
+            "kind": with_text(json!({"type": "string"}), texts("kind")),
+            "metadata": with_text(metadata, None),
+            "items": with_text(items, Some(format!("List of {}.", row.resource.plural))),
+        },
+        "x-kubernetes-group-version-kind": gvk(&row.list_kind),
+    });
+    let kind = |kind: &str, name: String, definition: Value| CustomKind {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        kind: kind.to_owned(),
+        name,
+        definition,
+    };
+    let list_name = CustomKind::name_of(group, version, &row.list_kind);
+    vec![kind(&row.kind, name, Value::Object(definition)), kind(&row.list_kind, list_name, list)]
+}
+
+/// Hands on what the rows serve.
+fn with_endpoints<T>(rows: &[Arc<Row>], then: impl FnOnce(&[Endpoint<'_>]) -> T) -> T {
     let verbs: Vec<Vec<openapi::Verb>> = rows
         .iter()
         .flat_map(|row| std::iter::once(&row.verbs).chain(row.subresources.iter().map(|one| &one.verbs)))
@@ -108,13 +233,15 @@ fn make(server: &ApiServer, descriptions: &Descriptions) -> Documents {
         .collect();
     let mut verbs = verbs.iter();
     let mut endpoints: Vec<Endpoint<'_>> = Vec::new();
-    for row in &rows {
+    for row in rows {
         let resource = &row.resource;
         let whole = Endpoint {
             group: &resource.group,
             version: &resource.version,
             resource: &resource.plural,
             kind: &row.kind,
+            list_kind: Some(&row.list_kind),
+            custom: row.custom.is_some(),
             namespaced: row.namespaced,
             subresource: None,
             body: None,
@@ -135,17 +262,7 @@ fn make(server: &ApiServer, descriptions: &Descriptions) -> Documents {
             }
         }
     }
-    let types = Types::builtin();
-    let mut v3 = BTreeMap::new();
-    v3.insert("api/v1".to_owned(), packed(&openapi::v3(types, "", "v1", &endpoints, &describe)));
-    for (group, versions) in discovery::groups(server) {
-        for version in versions {
-            let document = openapi::v3(types, &group, &version, &endpoints, &describe);
-            v3.insert(format!("apis/{group}/{version}"), packed(&document));
-        }
-    }
-    let v2 = packed(&openapi::v2(types, &endpoints, &server.config().git_version, &describe));
-    Documents { v3, v2 }
+    then(&endpoints)
 }
 
 fn packed(document: &Value) -> Document {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::typed::{self, Strictness};
-use super::{Outcome, Request, encoded, in_version, ownership, requester};
+use super::{Outcome, Request, encoded, in_version, ownership, requester, to_stored};
 use crate::admission::Operation;
 use crate::authz::escalation;
 use crate::server;
@@ -17,8 +17,7 @@ pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
     let mut object = request.call.body.take().ok_or_else(|| Failure::bad_request("the body is empty"))?;
     let strictness = Strictness::parse(request.call.options.field_validation.as_deref())?;
     let row = request.row.clone();
-    let gvk = [row.resource.group.as_ref(), row.resource.version.as_ref(), row.kind.as_ref()];
-    let warnings = typed::check(&mut object, gvk, &[], strictness)?;
+    let warnings = typed::check_row(&mut object, &row, &[], strictness)?;
     check_place(&request, &mut object)?;
     row.default(&mut object);
     if !object.part("metadata").text("resourceVersion").is_empty() {
@@ -32,6 +31,11 @@ pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
 pub async fn new(request: &Request<'_>, mut object: Value, mut warnings: Vec<String>) -> Result<Outcome, Failure> {
     let (server, row) = (request.server, &request.row);
     let generated = object.part("metadata").text("name").is_empty();
+    if row.custom.as_ref().is_some_and(|version| version.terminating) {
+        let why = "create not allowed while custom resource definition is terminating";
+        let name = object.part("metadata").text("name");
+        return Err(Failure::forbidden(&row.resource.group, &row.resource.plural, name, why));
+    }
     let name = object.part("metadata").text("name").to_owned();
     let mut attributes = request.attributes(Operation::Create, &name);
     server.admission().mutate(server, &mut attributes, Some(&mut object), None).await?;
@@ -65,18 +69,18 @@ async fn write(
 ) -> Result<std::sync::Arc<crate::cache::Stored>, Failure> {
     let storage = request.server.storage();
     let mut name = object.part("metadata").text("name").to_owned();
-    row.to_storage(&mut object);
+    to_stored(request.server, row, &mut object).await?;
     for _ in 0..GENERATE_ATTEMPTS {
         let key = Bytes::from(request.key(&name)?);
         let stored = encoded(row, &object, key.clone(), 0)?;
         if request.call.options.dry_run {
             return match storage.peek(&request.key(&name)?, request.prefix_bytes())? {
-                None => in_version(row, stored),
+                None => in_version(request.server, row, stored).await,
                 Some(_) => Err(Failure::already_exists(&row.resource.group, &row.resource.plural, &name)),
             };
         }
         if let Some(revision) = storage.create(key, stored.value.clone(), request.durability()).await? {
-            return in_version(row, std::sync::Arc::new(stored.at(revision)));
+            return in_version(request.server, row, std::sync::Arc::new(stored.at(revision))).await;
         }
         if !generated {
             return Err(Failure::already_exists(&row.resource.group, &row.resource.plural, &name));

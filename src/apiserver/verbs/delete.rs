@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
+use api::custom::CLEANUP_FINALIZER;
+use api::custom::status::{self, Condition};
 use api::{Failure, Fields};
 use serde_json::{Value, json};
 
-use super::{Answered, Outcome, Request, Selection, decoded, encoded, in_version, read, typed};
+use super::{Answered, Outcome, Request, Selection, encoded, in_version, read, to_stored, typed};
 use crate::admission::Operation;
 use crate::cache::Stored;
 
@@ -112,7 +114,7 @@ async fn one(request: &Request<'_>, name: &str, options: &Options) -> Result<Out
 
 async fn step(request: &Request<'_>, name: &str, current: &Arc<Stored>, options: &Options) -> Result<Step, Failure> {
     let (server, row) = (request.server, &request.row);
-    let old = decoded(row, current)?;
+    let old = super::object(server, row, current).await?;
     check_preconditions(request, name, &old, options)?;
     if !options.admitted {
         let mut attributes = request.attributes(Operation::Delete, name);
@@ -127,6 +129,11 @@ async fn step(request: &Request<'_>, name: &str, current: &Arc<Stored>, options:
     let grace_before = old.part("metadata").int("deletionGracePeriodSeconds");
     let mut finalizers: Vec<Value> = old.part("metadata").list("finalizers").to_vec();
     propagate(request, options, was_deleting, &mut finalizers);
+    // A definition stays until its objects are gone.
+    let definition = request.group() == "apiextensions.k8s.io" && request.plural() == "customresourcedefinitions";
+    if definition && !was_deleting && !finalizers.iter().any(|one| one == CLEANUP_FINALIZER) {
+        finalizers.push(CLEANUP_FINALIZER.into());
+    }
     let grace = grace(request, &old, options.grace_seconds);
     let namespace = row.resource.group.is_empty() && row.resource.plural == "namespaces";
     let held = !finalizers.is_empty() || (namespace && !old.part("spec").list("finalizers").is_empty());
@@ -141,6 +148,11 @@ async fn step(request: &Request<'_>, name: &str, current: &Arc<Stored>, options:
         }
         server.services().release(row, &old);
         return Ok(Step::Gone(old));
+    }
+    if definition && !was_deleting {
+        let why = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+        let condition = Condition::new(status::TERMINATING, "True", "InstanceDeletionPending", why);
+        status::set(&mut object, &condition, request.now);
     }
     if let Some(metadata) = object.object("metadata") {
         if finalizers.is_empty() {
@@ -159,11 +171,11 @@ async fn step(request: &Request<'_>, name: &str, current: &Arc<Stored>, options:
         return Ok(Step::Marked(encoded(row, &object, current.key.clone(), current.mod_revision)?));
     }
     let mut storage_form = object;
-    row.to_storage(&mut storage_form);
+    to_stored(server, row, &mut storage_form).await?;
     let stored = encoded(row, &storage_form, current.key.clone(), current.mod_revision)?;
     let (key, durability) = (current.key.clone(), request.durability());
     match server.storage().replace(key, current.mod_revision, stored.value.clone(), durability).await? {
-        Some(revision) => Ok(Step::Marked(in_version(row, Arc::new(stored.at(revision)))?)),
+        Some(revision) => Ok(Step::Marked(in_version(server, row, Arc::new(stored.at(revision))).await?)),
         None => Ok(Step::Again),
     }
 }

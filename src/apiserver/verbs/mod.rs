@@ -2,6 +2,7 @@
 
 mod binding;
 mod computed;
+mod convert;
 mod create;
 mod delete;
 mod eviction;
@@ -22,6 +23,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use store::Durability;
 
+pub use convert::{in_version, needs_webhook, object, through_webhook, to_stored};
 pub use read::path;
 pub use select::Selection;
 
@@ -118,6 +120,7 @@ pub async fn execute(
     call: Call,
     notes: &Notes,
 ) -> Result<Outcome, Failure> {
+    notes.warn(row.custom.as_ref().and_then(|version| version.compiled()?.deprecation.clone()));
     let request = Request { server, user, row, call, now: server.now(), notes };
     let subresource = request.call.subresource.clone();
     match (subresource.as_deref(), request.call.verb) {
@@ -251,16 +254,6 @@ pub fn cache_of(server: &ApiServer, row: &Row) -> Result<Arc<ResourceCache>, Fai
         .ok_or_else(|| Failure::internal(format!("{} has no cache", row.resource)))
 }
 
-/// The object in the version that the row serves; the very same bytes where that is the stored one.
-pub fn in_version(row: &Row, stored: Arc<Stored>) -> Result<Arc<Stored>, Failure> {
-    if row.storage == row.resource {
-        return Ok(stored);
-    }
-    let mut object: Value = serde_json::from_slice(&stored.value).map_err(Failure::internal)?;
-    row.to_served(&mut object);
-    encoded(row, &object, stored.key.clone(), stored.mod_revision)
-}
-
 /// An object as bytes, in the version that it is in.
 pub fn encoded(row: &Row, object: &Value, key: bytes::Bytes, revision: u64) -> Result<Arc<Stored>, Failure> {
     let bytes = crate::cache::encode(object).map_err(Failure::internal)?;
@@ -269,7 +262,7 @@ pub fn encoded(row: &Row, object: &Value, key: bytes::Bytes, revision: u64) -> R
         .ok_or_else(|| Failure::internal("an object without metadata"))
 }
 
-/// An object decoded in the version that the row serves, with its resource version.
+/// An object of a built-in kind decoded in the version that the row serves, with its resource version.
 pub fn decoded(row: &Row, stored: &Stored) -> Result<Value, Failure> {
     let mut object = stored.decode().map_err(Failure::internal)?;
     row.to_served(&mut object);

@@ -10,6 +10,8 @@ use super::{Request, typed};
 
 /// The endpoint of an object itself gives nobody its status, that of the status nothing else.
 static STATUS: LazyLock<Set<'static>> = LazyLock::new(|| Set::of_fields(&[&["status"]]));
+/// That of a custom resource's status takes nothing from the metadata at all.
+static CUSTOM_ALL_BUT_STATUS: LazyLock<Set<'static>> = LazyLock::new(|| Set::of_fields(&[&["metadata"], &["spec"]]));
 static ALL_BUT_STATUS: LazyLock<Set<'static>> =
     LazyLock::new(|| Set::of_fields(&[&["spec"], &["metadata", "labels"], &["metadata", "ownerReferences"]]));
 
@@ -19,6 +21,7 @@ fn write<T>(request: &Request<'_>, then: impl FnOnce(&Write<'_>) -> T) -> Option
     let now = api::meta::time(request.now);
     let reset_fields = match request.subresource() {
         None if request.row.has_status() => Some(&*STATUS),
+        Some("status") if request.row.custom.is_some() => Some(&*CUSTOM_ALL_BUT_STATUS),
         Some("status") => Some(&*ALL_BUT_STATUS),
         _ => None,
     };

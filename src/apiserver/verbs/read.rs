@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use store::{KeyRange, Range};
 
-use super::{Answered, Listed, Outcome, Request, Selection, in_version};
+use super::{Answered, Listed, Outcome, Request, Selection, convert, in_version};
 use crate::cache::Stored;
 use crate::failures;
 
@@ -30,7 +30,7 @@ pub async fn get(request: &Request<'_>) -> Result<Outcome, Failure> {
             request.read(name).await?
         }
     };
-    Ok(Outcome::stored(200, in_version(&request.row, stored)?))
+    Ok(Outcome::stored(200, in_version(request.server, &request.row, stored).await?))
 }
 
 pub async fn list(request: &Request<'_>) -> Result<Outcome, Failure> {
@@ -39,8 +39,8 @@ pub async fn list(request: &Request<'_>) -> Result<Outcome, Failure> {
     let asked = revision(options.resource_version.as_deref())?;
     let exact = check_match(options.resource_version_match.as_deref(), asked, options.continue_token.is_some())?;
     let listed = match (&options.continue_token, exact) {
-        (Some(token), _) => resumed(request, &selection, token)?,
-        (None, Some(at)) => at_revision(request, &selection, at)?,
+        (Some(token), _) => resumed(request, &selection, token).await?,
+        (None, Some(at)) => page(request, &selection, at, None).await?,
         (None, None) => current(request, &selection, asked).await?,
     };
     Ok(Outcome { code: 200, body: Answered::List(listed), warnings: Vec::new() })
@@ -58,6 +58,9 @@ async fn current(request: &Request<'_>, selection: &Selection, asked: Option<u64
     let cache = request.cache()?;
     let snapshot = cache.snapshot(selection.namespace.as_deref(), server.cache().revision());
     let mut objects = snapshot.objects;
+    if selection.looks_into(&request.row) {
+        objects = convert::all_in_version(server, &request.row, objects).await?;
+    }
     if !selection.is_everything() {
         objects.retain(|stored| selection.matches(&request.row, stored));
     }
@@ -76,22 +79,17 @@ async fn current(request: &Request<'_>, selection: &Selection, asked: Option<u64
         listed.continue_token = listed.objects.last().map(|last| token(listed.revision, last));
         listed.remaining = selection.is_everything().then_some(rest as u64);
     }
-    converted(listed)
+    converted(request, selection, listed).await
 }
 
-/// The state at one revision, from the store's history.
-fn at_revision(request: &Request<'_>, selection: &Selection, at: u64) -> Result<Listed, Failure> {
-    page(request, selection, at, None)
-}
-
-fn resumed(request: &Request<'_>, selection: &Selection, token: &str) -> Result<Listed, Failure> {
+async fn resumed(request: &Request<'_>, selection: &Selection, token: &str) -> Result<Listed, Failure> {
     let invalid = || Failure::bad_request("continue key is not valid: its form is not known");
     let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| invalid())?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
     if token.start.contains("..") {
         return Err(invalid());
     }
-    page(request, selection, token.rv, Some(&token.start)).map_err(|failure| {
+    page(request, selection, token.rv, Some(&token.start)).await.map_err(|failure| {
         if failure.reason != Reason::Expired {
             return failure;
         }
@@ -103,7 +101,8 @@ fn resumed(request: &Request<'_>, selection: &Selection, token: &str) -> Result<
     })
 }
 
-fn page(request: &Request<'_>, selection: &Selection, at: u64, after: Option<&str>) -> Result<Listed, Failure> {
+/// The state at one revision, from the store's history.
+async fn page(request: &Request<'_>, selection: &Selection, at: u64, after: Option<&str>) -> Result<Listed, Failure> {
     let row = &request.row;
     let all = KeyRange::prefix(row.list_key(selection.namespace.as_deref()));
     let mut start = match after {
@@ -133,8 +132,12 @@ fn page(request: &Request<'_>, selection: &Selection, at: u64, after: Option<&st
             next.push(0);
             start = next.into();
             let Some(stored) = Stored::new(kv.key, kv.value, kv.mod_revision, request.prefix_bytes()) else { continue };
+            let mut stored = Arc::new(stored);
+            if selection.looks_into(row) {
+                stored = in_version(request.server, row, stored).await?;
+            }
             if selection.matches(row, &stored) {
-                objects.push(Arc::new(stored));
+                objects.push(stored);
                 if limit.is_some_and(|limit| objects.len() >= limit) {
                     more |= index + 1 < read;
                     break;
@@ -144,13 +147,13 @@ fn page(request: &Request<'_>, selection: &Selection, at: u64, after: Option<&st
     }
     let continue_token = objects.last().filter(|_| more).map(|last| token(at, last));
     let remaining = (continue_token.is_some() && selection.is_everything()).then_some(remaining as u64);
-    converted(Listed { row: row.clone(), objects, revision: at, continue_token, remaining })
+    let listed = Listed { row: row.clone(), objects, revision: at, continue_token, remaining };
+    converted(request, selection, listed).await
 }
 
-fn converted(mut listed: Listed) -> Result<Listed, Failure> {
-    if listed.row.storage != listed.row.resource {
-        let row = listed.row.clone();
-        listed.objects = listed.objects.into_iter().map(|stored| in_version(&row, stored)).collect::<Result<_, _>>()?;
+async fn converted(request: &Request<'_>, selection: &Selection, mut listed: Listed) -> Result<Listed, Failure> {
+    if !selection.looks_into(&request.row) {
+        listed.objects = convert::all_in_version(request.server, &request.row, listed.objects).await?;
     }
     Ok(listed)
 }

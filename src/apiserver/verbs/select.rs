@@ -36,6 +36,12 @@ impl Selection {
         self.labels.is_empty() && self.fields.is_empty() && self.only.is_none()
     }
 
+    /// Objects must be in the row's version for this to match: fields of custom resources may have moved between
+    /// versions.
+    pub fn looks_into(&self, row: &Row) -> bool {
+        row.custom.is_some() && self.fields.terms.iter().any(|term| !term.field.label.starts_with("metadata."))
+    }
+
     /// Nothing but the object of this name.
     pub fn only(&mut self, name: &str) {
         self.only = Some(name.to_owned());
@@ -63,6 +69,10 @@ impl Selection {
             });
         }
         let attributes = attributes(row, stored);
+        if self.looks_into(row) {
+            let Ok(object) = serde_json::from_slice(&stored.value) else { return false };
+            return self.labels.matches_with(|key| attributes.label(key)) && self.fields.matches(&object);
+        }
         self.labels.matches_with(|key| attributes.label(key))
             && self
                 .fields
@@ -74,6 +84,10 @@ impl Selection {
 
 fn attributes<'a>(row: &Row, stored: &'a Stored) -> &'a Attributes {
     stored.attributes(|object| {
+        if row.custom.is_some() {
+            // What may be selected by can change, with what was kept.
+            return Vec::new();
+        }
         let converted;
         let object = if row.storage == row.resource {
             object

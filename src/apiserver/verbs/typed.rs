@@ -29,22 +29,65 @@ impl Strictness {
 }
 
 /// The type of a row's objects; none for kinds without a table of fields.
-pub fn of_row(row: &Row) -> Option<TypeRef<'static>> {
-    Types::builtin().kind(&row.resource.group, &row.resource.version, &row.kind)
+pub fn of_row(row: &Row) -> Option<TypeRef<'_>> {
+    let types = match &row.custom {
+        Some(version) => &version.compiled()?.types,
+        None => Types::builtin(),
+    };
+    types.kind(&row.resource.group, &row.resource.version, &row.kind)
+}
+
+/// An object of a row: [`check`], or by the schema of a custom resource.
+pub fn check_row(
+    object: &mut Value,
+    row: &Row,
+    duplicates: &[String],
+    strictness: Strictness,
+) -> Result<Vec<String>, Failure> {
+    let gvk = [row.resource.group.as_ref(), row.resource.version.as_ref(), row.kind.as_ref()];
+    let Some(custom) = &row.custom else { return check(object, gvk, duplicates, strictness) };
+    complete_type(object, gvk)?;
+    let [_, version, kind] = gvk;
+    let mut unknown = Vec::new();
+    if let Some(metadata) = object.get_mut("metadata") {
+        if let Some(ty) = Types::builtin().named(OBJECT_META) {
+            validation::check_types(metadata, ty).map_err(|error| cannot(kind, version, &error.to_string()))?;
+            let fields = validation::prune_unknown(metadata, ty);
+            unknown.extend(fields.into_iter().map(|field| format!("metadata.{field}")));
+        }
+        drop_nulls(metadata);
+    }
+    unknown.extend(custom.coerce(object).map_err(|error| cannot(kind, version, &error.to_string()))?);
+    report(gvk, duplicates, &unknown, strictness)
+}
+
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+fn cannot(kind: &str, version: &str, why: &str) -> Failure {
+    Failure::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
 }
 
 /// Completes `kind` and `apiVersion`, refuses others than the expected, then checks the fields. Returns warnings.
 pub fn check(
     object: &mut Value,
-    [group, version, kind]: [&str; 3],
+    gvk: [&str; 3],
     duplicates: &[String],
     strictness: Strictness,
 ) -> Result<Vec<String>, Failure> {
+    complete_type(object, gvk)?;
+    let [group, version, kind] = gvk;
+    let Some(ty) = Types::builtin().kind(group, version, kind) else { return Ok(Vec::new()) };
+    validation::check_types(object, ty).map_err(|error| cannot(kind, version, &error.to_string()))?;
+    let unknown = validation::prune_unknown(object, ty);
+    drop_nulls(object);
+    report(gvk, duplicates, &unknown, strictness)
+}
+
+/// Completes `kind` and `apiVersion` and refuses others than the expected.
+fn complete_type(object: &mut Value, [group, version, kind]: [&str; 3]) -> Result<(), Failure> {
     let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     if !object.is_object() {
-        return Err(Failure::bad_request(format!(
-            "{kind} in version \"{version}\" cannot be handled as a {kind}: the body is not an object"
-        )));
+        return Err(cannot(kind, version, "the body is not an object"));
     }
     let (found_version, found_kind) = (object.text("apiVersion"), object.text("kind"));
     if !found_version.is_empty() && found_version != api_version {
@@ -58,17 +101,20 @@ pub fn check(
         )));
     }
     api::meta::set_type(object, &api_version, kind);
-    let Some(ty) = Types::builtin().kind(group, version, kind) else { return Ok(Vec::new()) };
-    let cannot = |why: &str| {
-        Failure::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
-    };
-    validation::check_types(object, ty).map_err(|error| cannot(&error.to_string()))?;
-    let unknown = validation::prune_unknown(object, ty);
-    drop_nulls(object);
+    Ok(())
+}
+
+/// What is said about fields that are there twice or not known.
+fn report(
+    [_, version, kind]: [&str; 3],
+    duplicates: &[String],
+    unknown: &[String],
+    strictness: Strictness,
+) -> Result<Vec<String>, Failure> {
     match strictness {
         Strictness::Ignore => Ok(Vec::new()),
-        Strictness::Strict => match validation::strict_error(duplicates, &unknown) {
-            Some(error) => Err(cannot(&error)),
+        Strictness::Strict => match validation::strict_error(duplicates, unknown) {
+            Some(error) => Err(cannot(kind, version, &error)),
             None => Ok(Vec::new()),
         },
         Strictness::Warn => {

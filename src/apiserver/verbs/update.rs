@@ -9,10 +9,11 @@ use api::{Failure, FieldError, Fields, PatchKind};
 use serde_json::Value;
 
 use super::typed::{self, Strictness};
-use super::{Outcome, Request, create, decoded, encoded, in_version, ownership, scale};
+use super::{Outcome, Request, convert, create, decoded, encoded, in_version, ownership, scale, to_stored};
 use crate::admission::Operation;
 use crate::authz::escalation;
 use crate::cache::Stored;
+use crate::failures;
 
 /// Times a patch is applied anew when others write in between (upstream: 5).
 const PATCH_ATTEMPTS: usize = 5;
@@ -86,7 +87,7 @@ async fn edit(request: Request<'_>, mut change: Change<'_>, attempts: usize) -> 
     let strictness = Strictness::parse(request.call.options.field_validation.as_deref())?;
     let mut warnings = Vec::new();
     if let Change::Replace(object) = &mut change {
-        warnings = typed::check(object, gvk(&request), &[], strictness)?;
+        warnings = typed::check_row(object, &request.row, &[], strictness)?;
         place(&request, &name, object)?;
         request.row.default(object);
     }
@@ -95,7 +96,7 @@ async fn edit(request: Request<'_>, mut change: Change<'_>, attempts: usize) -> 
         let Some(current) = request.server.storage().read(&key, request.prefix_bytes()).await? else {
             return create_instead(&request, &name, change, warnings).await;
         };
-        let old = decoded(&request.row, &current)?;
+        let old = super::object(request.server, &request.row, &current).await?;
         let mut warnings = warnings.clone();
         let object = match &change {
             Change::Replace(object) => {
@@ -110,7 +111,7 @@ async fn edit(request: Request<'_>, mut change: Change<'_>, attempts: usize) -> 
             }
             Change::Patch(kind, body) => {
                 let mut object = patched(&request, &old, *kind, body)?;
-                warnings.extend(typed::check(&mut object, gvk(&request), &[], strictness)?);
+                warnings.extend(typed::check_row(&mut object, &request.row, &[], strictness)?);
                 place(&request, &name, &mut object)?;
                 request.row.default(&mut object);
                 if *kind != PatchKind::Apply {
@@ -139,12 +140,12 @@ async fn decide(
     let wanted = check_version(request, &mut object, old, name)?;
     let mut attributes = request.attributes(Operation::Update, name);
     // What is admitted is what was sent: of a scale the Scale, not the object that has it.
-    let scaled = if request.subresource() == Some("scale") { Some(scale::view(old)?) } else { None };
+    let scaled = if request.subresource() == Some("scale") { Some(scale::before(row, old)?) } else { None };
     match &scaled {
         Some(before) => {
-            let mut wanted = scale::view(&object)?;
+            let mut wanted = scale::before(row, &object)?;
             server.admission().mutate(server, &mut attributes, Some(&mut wanted), Some(before)).await?;
-            scale::put(&mut object, &wanted);
+            scale::put(row, &mut object, &wanted)?;
         }
         None => server.admission().mutate(server, &mut attributes, Some(&mut object), Some(old)).await?,
     }
@@ -156,7 +157,7 @@ async fn decide(
     }
     match &scaled {
         Some(before) => {
-            let wanted = scale::view(&object)?;
+            let wanted = scale::before(row, &object)?;
             server.admission().validate(server, &mut attributes, Some(&wanted), Some(before)).await?;
         }
         None => server.admission().validate(server, &mut attributes, Some(&object), Some(old)).await?,
@@ -176,20 +177,20 @@ async fn decide(
         let shown = encoded(row, &object, current.key.clone(), current.mod_revision)?;
         return Ok(Some(Outcome::stored(200, shown).warning(warnings)));
     }
-    if same(&object, old) {
-        let unchanged = in_version(row, current.clone())?;
+    if same(&object, old) && convert::is_in_storage_version(row, current) {
+        let unchanged = in_version(server, row, current.clone()).await?;
         return Ok(Some(Outcome::stored(200, unchanged).warning(warnings)));
     }
-    row.to_storage(&mut object);
+    to_stored(server, row, &mut object).await?;
     let stored = encoded(row, &object, current.key.clone(), current.mod_revision)?;
     if request.call.options.dry_run {
-        return Ok(Some(Outcome::stored(200, in_version(row, stored)?).warning(warnings)));
+        return Ok(Some(Outcome::stored(200, in_version(server, row, stored).await?).warning(warnings)));
     }
     let (key, durability) = (current.key.clone(), request.durability());
     let written = server.storage().replace(key, current.mod_revision, stored.value.clone(), durability).await?;
     let Some(revision) = written else { return lost(request, wanted, name) };
     allocated.keep();
-    let stored = in_version(row, Arc::new(stored.at(revision)))?;
+    let stored = in_version(server, row, Arc::new(stored.at(revision))).await?;
     Ok(Some(Outcome::stored(200, stored).warning(warnings)))
 }
 
@@ -287,7 +288,7 @@ async fn create_instead(
         Change::Patch(PatchKind::Apply, body) => {
             let mut object = ownership::apply(request, None, &complete(request, body)?)?;
             let strictness = Strictness::parse(request.call.options.field_validation.as_deref())?;
-            warnings.extend(typed::check(&mut object, gvk(request), &[], strictness)?);
+            warnings.extend(typed::check_row(&mut object, &request.row, &[], strictness)?);
             request.row.default(&mut object);
             object
         }
@@ -326,10 +327,9 @@ fn patched(request: &Request<'_>, old: &Value, kind: PatchKind, body: &Value) ->
             schema::patch::merge(&mut object, body.clone());
         }
         PatchKind::Strategic => {
-            let ty = typed::of_row(row).ok_or_else(|| {
-                Failure::new(
-                    api::Reason::UnsupportedMediaType,
-                    "strategic merge patch is not supported for this resource; use JSON patch, merge patch or apply",
+            let ty = typed::of_row(row).filter(|_| row.custom.is_none()).ok_or_else(|| {
+                failures::unsupported_media_type(
+                    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
                 )
             })?;
             schema::patch::strategic_merge(&mut object, body.clone(), ty)
@@ -363,11 +363,6 @@ fn complete(request: &Request<'_>, mut config: Value) -> Result<Value, Failure> 
         metadata.fill_text("name", name);
     }
     Ok(config)
-}
-
-fn gvk<'a>(request: &'a Request<'_>) -> [&'a str; 3] {
-    let resource = &request.row.resource;
-    [&resource.group, &resource.version, &request.row.kind]
 }
 
 /// Name and namespace must be those of the path.

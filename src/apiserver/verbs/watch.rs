@@ -15,7 +15,7 @@ use task::Shutdown;
 use tokio::time::Instant;
 
 use super::read::revision;
-use super::{Selection, cache_of, in_version};
+use super::{Selection, cache_of, convert};
 use crate::cache::{Cache, Change, Follower, Stored, TooOld};
 use crate::failures;
 use crate::server::ApiServer;
@@ -36,6 +36,7 @@ pub enum Item {
 }
 
 pub struct Watch {
+    server: ApiServer,
     row: Arc<Row>,
     cache: Arc<Cache>,
     selection: Selection,
@@ -48,6 +49,8 @@ pub struct Watch {
     bookmark_at: Option<Instant>,
     deadline: Instant,
     shutdown: Shutdown,
+    /// Cancelled when a custom resource is served no more as it was.
+    row_ended: Shutdown,
     ended: bool,
 }
 
@@ -78,6 +81,9 @@ pub async fn open(server: &ApiServer, row: Arc<Row>, call: Call) -> Result<Watch
             cache.reach(wanted).await?;
             let (snapshot, follower) = resource.snapshot_and_follow(selection.namespace.as_deref(), cache.revision());
             let mut objects = snapshot.objects;
+            if selection.looks_into(&row) {
+                objects = convert::all_in_version(server, &row, objects).await?;
+            }
             objects.retain(|stored| selection.matches(&row, stored));
             let end = (streaming_list && options.allow_watch_bookmarks).then_some(snapshot.revision);
             (objects.into(), end, follower, snapshot.revision)
@@ -92,7 +98,9 @@ pub async fn open(server: &ApiServer, row: Arc<Row>, call: Call) -> Result<Watch
         None => server.limits().watch_min.mul_f64(server.rng().random_range(1.0..2.0)),
     };
     let now = Instant::now();
+    let row_ended = server.custom().end_of(&row).unwrap_or_default();
     Ok(Watch {
+        server: server.clone(),
         row,
         cache,
         selection,
@@ -103,6 +111,7 @@ pub async fn open(server: &ApiServer, row: Arc<Row>, call: Call) -> Result<Watch
         bookmark_at: options.allow_watch_bookmarks.then(|| now + BOOKMARK_INTERVAL),
         deadline: now + lasts,
         shutdown: server.shutdown().clone(),
+        row_ended,
         ended: false,
     })
 }
@@ -123,11 +132,10 @@ impl Watch {
         if !self.initial.is_empty() {
             let count = self.initial.len().min(INITIAL_EVENTS_MAX);
             let objects: Vec<_> = self.initial.drain(..count).collect();
-            let items = objects.into_iter().map(|stored| match in_version(&self.row, stored) {
-                Ok(stored) => Item::Own(EventKind::Added, stored),
-                Err(failure) => Item::Failed(failure),
+            return Some(match self.converted(objects).await {
+                Ok(objects) => objects.into_iter().map(|stored| Item::Own(EventKind::Added, stored)).collect(),
+                Err(failure) => self.fail(failure),
             });
-            return Some(items.collect());
         }
         if let Some(revision) = self.initial_end.take() {
             return Some(vec![Item::Bookmark(bookmark(&self.row, revision, true))]);
@@ -135,13 +143,15 @@ impl Watch {
         loop {
             let bookmark_at = self.bookmark_at.unwrap_or(self.deadline);
             let changes = tokio::select! {
+                // What there is to tell is told before the end.
+                biased;
                 changes = self.follower.next() => changes,
                 () = tokio::time::sleep_until(bookmark_at.min(self.deadline)) => {
                     if Instant::now() >= self.deadline {
                         self.ended = true;
                         return None;
                     }
-                    match self.progress() {
+                    match self.progress().await {
                         Some(items) => return Some(items),
                         None => continue,
                     }
@@ -150,10 +160,14 @@ impl Watch {
                     self.ended = true;
                     return None;
                 }
+                () = self.row_ended.cancelled() => {
+                    self.ended = true;
+                    return None;
+                }
             };
             match changes {
                 Ok(changes) => {
-                    let items = self.items(&changes);
+                    let items = self.items(&changes).await;
                     if !items.is_empty() {
                         return Some(items);
                     }
@@ -167,12 +181,12 @@ impl Watch {
     }
 
     /// What is due when the bookmark's time has come.
-    fn progress(&mut self) -> Option<Vec<Item>> {
+    async fn progress(&mut self) -> Option<Vec<Item>> {
         self.bookmark_at = self.bookmark_at.map(|_| Instant::now() + BOOKMARK_INTERVAL);
         // Read in this order: everything up to `reached` is in the window when the window is looked at.
         let reached = self.cache.revision();
         let changes = self.follower.ready().ok()?;
-        let mut items = self.items(&changes);
+        let mut items = self.items(&changes).await;
         if changes.is_empty() && reached > self.known {
             self.known = reached;
             items.push(Item::Bookmark(bookmark(&self.row, reached, false)));
@@ -180,39 +194,79 @@ impl Watch {
         (!items.is_empty()).then_some(items)
     }
 
-    fn items(&mut self, changes: &[Arc<Change>]) -> Vec<Item> {
-        let mut items = Vec::with_capacity(changes.len());
-        for change in changes {
-            self.known = change.revision;
-            if let Some(item) = self.item(change) {
-                items.push(item);
-            }
+    async fn items(&mut self, changes: &[Arc<Change>]) -> Vec<Item> {
+        if let Some(last) = changes.last() {
+            self.known = last.revision;
         }
-        items
+        if convert::is_native(&self.row) {
+            return changes.iter().filter_map(|change| self.item(change)).collect();
+        }
+        match self.foreign_items(changes).await {
+            Ok(items) => items,
+            Err(failure) => self.fail(failure),
+        }
     }
 
     fn item(&self, change: &Arc<Change>) -> Option<Item> {
         let before = change.previous.as_ref().filter(|previous| self.selection.matches(&self.row, previous));
         let after = !change.deleted && self.selection.matches(&self.row, &change.object);
-        let kind = match (before, after) {
-            (None, false) => return None,
-            (None, true) => EventKind::Added,
-            (Some(_), true) => EventKind::Modified,
-            (Some(_), false) => EventKind::Deleted,
-        };
-        let ceased = kind == EventKind::Deleted && !change.deleted;
-        let native = self.row.storage == self.row.resource;
-        if native && !ceased {
-            return Some(Item::Shared(kind, change.clone()));
-        }
-        let object = match before {
-            Some(previous) if ceased => Arc::new(previous.at(change.revision)),
-            _ => change.object.clone(),
-        };
-        Some(match in_version(&self.row, object) {
-            Ok(object) => Item::Own(kind, object),
-            Err(failure) => Item::Failed(failure),
+        let kind = kind(before.is_some(), after)?;
+        // What ceased to match is shown as it was when it did.
+        Some(match before {
+            Some(previous) if kind == EventKind::Deleted && !change.deleted => {
+                Item::Own(kind, Arc::new(previous.at(change.revision)))
+            }
+            _ => Item::Shared(kind, change.clone()),
         })
+    }
+
+    /// The same in another version than the stored one. All objects are converted in one go, before or after it is
+    /// decided which are wanted.
+    async fn foreign_items(&self, changes: &[Arc<Change>]) -> Result<Vec<Item>, Failure> {
+        let first = self.selection.looks_into(&self.row);
+        let mut all = Vec::with_capacity(changes.len() * 2);
+        for change in changes {
+            all.push(change.object.clone());
+            all.push(change.previous.clone().unwrap_or_else(|| change.object.clone()));
+        }
+        if first {
+            all = self.converted(all).await?;
+        }
+        let mut kinds = Vec::with_capacity(changes.len());
+        let mut wanted = Vec::with_capacity(changes.len());
+        for (change, pair) in changes.iter().zip(all.chunks_exact(2)) {
+            let [object, previous] = pair else { continue };
+            let before = change.previous.is_some() && self.selection.matches(&self.row, previous);
+            let after = !change.deleted && self.selection.matches(&self.row, object);
+            let Some(kind) = kind(before, after) else { continue };
+            let ceased = kind == EventKind::Deleted && !change.deleted;
+            wanted.push(if ceased { Arc::new(previous.at(change.revision)) } else { object.clone() });
+            kinds.push(kind);
+        }
+        if !first {
+            wanted = self.converted(wanted).await?;
+        }
+        Ok(kinds.into_iter().zip(wanted).map(|(kind, object)| Item::Own(kind, object)).collect())
+    }
+
+    async fn converted(&self, objects: Vec<Arc<Stored>>) -> Result<Vec<Arc<Stored>>, Failure> {
+        convert::all_in_version(&self.server, &self.row, objects).await
+    }
+
+    /// A watch that cannot show an object ends.
+    fn fail(&mut self, failure: Failure) -> Vec<Item> {
+        self.ended = true;
+        vec![Item::Failed(failure)]
+    }
+}
+
+/// What a change is to a watcher, by whether the object was wanted before and is now.
+fn kind(before: bool, after: bool) -> Option<EventKind> {
+    match (before, after) {
+        (false, false) => None,
+        (false, true) => Some(EventKind::Added),
+        (true, true) => Some(EventKind::Modified),
+        (true, false) => Some(EventKind::Deleted),
     }
 }
 

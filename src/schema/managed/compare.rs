@@ -117,7 +117,10 @@ fn compare_structs<'a>(
             return;
         }
         let Some(field) = s.field(name) else {
-            // Not declared: pruned before, or not ours to track.
+            // Not declared: pruned before and not ours to track, unless such fields are kept.
+            if s.is_open() && o != n {
+                below.put(PathElement::field(name), walk(o, n, Ty::Deduced, depth + 1));
+            }
             return;
         };
         let o = if old_is_there { as_decoded(field, o) } else { None };

@@ -52,6 +52,14 @@ impl<'t> Ty<'t> {
     }
 }
 
+/// The type of a struct's field: the declared one, or what the value shows where undeclared fields are kept.
+pub(super) fn member<'t>(s: StructType<'t>, name: &str) -> Option<Ty<'t>> {
+    match s.field(name) {
+        Some(field) => Some(Ty::Known(field.ty())),
+        None => s.is_open().then_some(Ty::Deduced),
+    }
+}
+
 /// A struct's field as Go's decoder leaves it: a struct that is no pointer is always there, as is a field
 /// that is not omitted when empty; empty lists and maps of others are not.
 pub(super) fn as_decoded<'v>(field: FieldRef<'v>, value: Option<&'v Value>) -> Option<&'v Value> {

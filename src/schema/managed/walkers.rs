@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::element::PathElement;
 use super::set::{Node, Set};
-use super::typed::{Kind, Ty, list_element};
+use super::typed::{Kind, Ty, list_element, member};
 use crate::types::{ListType, Scalar, Shape, TypeRef};
 
 /// How many reasons a refusal names.
@@ -24,9 +24,10 @@ fn fields<'a>(value: &'a Value, ty: Ty<'a>) -> (bool, Set<'a>) {
         (Kind::Leaf, _) => return (true, below),
         (Kind::Struct(s), Value::Object(map)) => {
             for (name, value) in map {
-                let Some(field) = s.field(name) else { continue };
-                let (member, children) = fields(value, Ty::Known(field.ty()));
-                let member = member || is_nothing(value);
+                let Some(ty) = member(s, name) else { continue };
+                let (is_member, children) = fields(value, ty);
+                // What is not declared is a key as in a map.
+                let member = is_member || is_nothing(value) || matches!(ty, Ty::Deduced);
                 below.push(Node { element: PathElement::field(name), member, children });
             }
         }
@@ -110,7 +111,7 @@ fn merge_values(live: Option<&Value>, config: Option<&Value>, ty: Ty<'_>) -> Opt
 
 fn child<'t>(kind: Kind<'t>, name: &str) -> Option<Ty<'t>> {
     match kind {
-        Kind::Struct(s) => s.field(name).map(|f| Ty::Known(f.ty())),
+        Kind::Struct(s) => member(s, name),
         Kind::Map(element) => Some(element),
         Kind::Leaf | Kind::List(_) => None,
     }
@@ -244,7 +245,9 @@ fn remove_fields(value: &mut Value, fields: &Set<'_>, ty: Ty<'_>) -> bool {
 /// Whether a field is a struct that is no pointer upstream: emptied, it is still there.
 fn is_always_an_object(kind: Kind<'_>, name: &str) -> bool {
     match kind {
-        Kind::Struct(s) => s.field(name).is_some_and(|f| matches!(f.default(), Some(Value::Object(_)))),
+        Kind::Struct(s) => s
+            .field(name)
+            .is_some_and(|f| f.ty().types().zero_when_absent() && matches!(f.default(), Some(Value::Object(_)))),
         Kind::Leaf | Kind::List(_) | Kind::Map(_) => false,
     }
 }
@@ -276,6 +279,7 @@ fn check(value: &Value, ty: TypeRef<'_>, path: &mut String, errors: &mut Vec<Str
                 path.push_str(name);
                 match s.field(name) {
                     Some(field) => check(value, field.ty(), path, errors),
+                    None if s.is_open() => {}
                     None => report(errors, path, "field not declared in schema".to_owned()),
                 }
                 path.truncate(mark);

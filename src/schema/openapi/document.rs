@@ -6,17 +6,24 @@ use serde_json::{Map, Value, json};
 
 use super::Dialect;
 use super::paths::{Endpoint, discovery, endpoint};
-use super::schemas::{Describe, Schemas, object, put};
+use super::schemas::{CustomKind, Describe, Schemas, object, put};
 use crate::types::Types;
 
 /// The OpenAPI v3 document of one group-version. Endpoints of other group-versions are left out.
-pub fn v3(types: &Types, group: &str, version: &str, endpoints: &[Endpoint<'_>], describe: Describe<'_>) -> Value {
+pub fn v3(
+    types: &Types,
+    group: &str,
+    version: &str,
+    endpoints: &[Endpoint<'_>],
+    custom: &[CustomKind],
+    describe: Describe<'_>,
+) -> Value {
     let group_versions = [(group, version)];
-    let mut schemas = Schemas::new(Dialect::V3, types, describe, &group_versions);
+    let mut schemas = Schemas::new(Dialect::V3, types, describe, &group_versions, custom);
     let mut paths = Map::from_iter([discovery(group, version, &mut schemas)]);
     for e in endpoints.iter().filter(|e| (e.group, e.version) == (group, version)) {
         endpoint(e, &mut schemas, &mut paths);
-        if e.verbs.contains(&super::Verb::Watch) {
+        if e.verbs.contains(&super::Verb::Watch) && !e.custom {
             schemas.reference("io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent");
         }
     }
@@ -34,10 +41,16 @@ pub fn v3(types: &Types, group: &str, version: &str, endpoints: &[Endpoint<'_>],
 
 /// The OpenAPI v2 document of everything that is served. `server_version` is that of `/version`
 /// (`v1.36.2`).
-pub fn v2(types: &Types, endpoints: &[Endpoint<'_>], server_version: &str, describe: Describe<'_>) -> Value {
+pub fn v2(
+    types: &Types,
+    endpoints: &[Endpoint<'_>],
+    custom: &[CustomKind],
+    server_version: &str,
+    describe: Describe<'_>,
+) -> Value {
     let group_versions: BTreeSet<(&str, &str)> = endpoints.iter().map(|e| (e.group, e.version)).collect();
     let group_versions: Vec<(&str, &str)> = group_versions.into_iter().collect();
-    let mut schemas = Schemas::new(Dialect::V2, types, describe, &group_versions);
+    let mut schemas = Schemas::new(Dialect::V2, types, describe, &group_versions, custom);
     let mut paths = Map::new();
     for (group, version) in &group_versions {
         paths.extend([discovery(group, version, &mut schemas)]);
@@ -82,6 +95,8 @@ mod tests {
             version: "v1",
             resource: "deployments",
             kind: "Deployment",
+            list_kind: None,
+            custom: false,
             namespaced: true,
             subresource: None,
             body: None,
@@ -101,7 +116,7 @@ mod tests {
         let describe = |definition: &str, field: Option<&str>| {
             (definition.ends_with(".DeploymentSpec") && field == Some("replicas")).then(|| String::from("how many"))
         };
-        let document = v3(Types::builtin(), "apps", "v1", &deployments(), &describe);
+        let document = v3(Types::builtin(), "apps", "v1", &deployments(), &[], &describe);
         let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         assert_eq!(patch["operationId"], "patchAppsV1NamespacedDeployment");
         assert!(patch["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "fieldValidation"));
@@ -124,7 +139,7 @@ mod tests {
 
     #[test]
     fn version_2() {
-        let document = v2(Types::builtin(), &deployments(), "v1.36.2", &|_, _| None);
+        let document = v2(Types::builtin(), &deployments(), &[], "v1.36.2", &|_, _| None);
         let get = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"]["get"];
         assert_eq!(get["responses"]["200"]["schema"]["$ref"], "#/definitions/io.k8s.api.apps.v1.DeploymentList");
         let post = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"]["post"];

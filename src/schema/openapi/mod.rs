@@ -12,7 +12,7 @@ mod schemas;
 
 pub use document::{v2, v3};
 pub use paths::{Endpoint, Verb};
-pub use schemas::Describe;
+pub use schemas::{CustomKind, Describe};
 
 /// Which of the two dialects is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -28,6 +28,10 @@ pub struct Endpoint<'e> {
     pub resource: &'e str,
     /// The kind of the resource itself, also where this is a subresource.
     pub kind: &'e str,
+    /// The kind of its lists, where that is not the kind with `List` behind it.
+    pub list_kind: Option<&'e str>,
+    /// A custom resource, which has no binary form and no strategic merge patches.
+    pub custom: bool,
     pub namespaced: bool,
     /// `status`, `scale`, ...
     pub subresource: Option<&'e str>,
@@ -38,6 +42,7 @@ pub struct Endpoint<'e> {
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const MEDIA_TYPES: [&str; 3] = ["application/json", "application/vnd.kubernetes.protobuf", "application/yaml"];
+const CUSTOM_MEDIA_TYPES: [&str; 2] = ["application/json", "application/yaml"];
 const STREAM_TYPES: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 const PATCH_TYPES: [&str; 4] = [
     "application/apply-patch+yaml",
@@ -45,6 +50,8 @@ const PATCH_TYPES: [&str; 4] = [
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
 ];
+const CUSTOM_PATCH_TYPES: [&str; 3] =
+    ["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"];
 
 const WRITE: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 const PATCH: &[&str] = &["dryRun", "fieldManager", "fieldValidation", "force"];
@@ -88,7 +95,7 @@ pub(super) fn discovery(group: &str, version: &str, schemas: &mut Schemas<'_>) -
     let operation = object([
         ("operationId", Value::String(format!("get{}APIResources", title(group, version)))),
         ("tags", json!([tag(group, version)])),
-        ("responses", responses(schemas, &["200"], Some(&list), false)),
+        ("responses", responses(schemas, &["200"], Some(&list), &[&MEDIA_TYPES])),
     ]);
     (path, Value::Object(object([("get", Value::Object(operation))])))
 }
@@ -111,12 +118,12 @@ pub(super) fn endpoint(e: &Endpoint<'_>, schemas: &mut Schemas<'_>, paths: &mut 
                 operations.push(make(e, schemas));
             }
         }
-        put_path(paths, collection.clone(), operations, place, schemas);
+        put_path(paths, collection.clone(), operations, place, e, schemas);
         if e.namespaced && has(Verb::List) {
             let mut all = list(e, schemas);
             let id = format!("list{}{}ForAllNamespaces", title(e.group, e.version), e.kind);
             put(&mut all.body, "operationId", Value::String(id));
-            put_path(paths, format!("{base}/{}", e.resource), vec![all], &[], schemas);
+            put_path(paths, format!("{base}/{}", e.resource), vec![all], &[], e, schemas);
         }
     }
     let mut operations = Vec::new();
@@ -135,7 +142,7 @@ pub(super) fn endpoint(e: &Endpoint<'_>, schemas: &mut Schemas<'_>, paths: &mut 
     }
     let below = e.subresource.map(|s| format!("/{s}")).unwrap_or_default();
     let place: Vec<&str> = place.iter().copied().chain(["name"]).collect();
-    put_path(paths, format!("{collection}/{{name}}{below}"), operations, &place, schemas);
+    put_path(paths, format!("{collection}/{{name}}{below}"), operations, &place, e, schemas);
 }
 
 fn read(e: &Endpoint<'_>, schemas: &mut Schemas<'_>) -> Operation {
@@ -159,13 +166,14 @@ fn create(e: &Endpoint<'_>, schemas: &mut Schemas<'_>) -> Operation {
 
 fn patch(e: &Endpoint<'_>, schemas: &mut Schemas<'_>) -> Operation {
     let mut body = body(e, schemas, "patch", "patch", &["200", "201"]);
-    put_request(&mut body, schemas, &PATCH_TYPES, &format!("{META}Patch"), true);
+    let media = if e.custom { &CUSTOM_PATCH_TYPES[..] } else { &PATCH_TYPES[..] };
+    put_request(&mut body, schemas, media, &format!("{META}Patch"), true);
     Operation { method: "patch", parameters: PATCH.to_vec(), body }
 }
 
 fn delete(e: &Endpoint<'_>, schemas: &mut Schemas<'_>) -> Operation {
     let mut body = body(e, schemas, "delete", "delete", &[]);
-    put(&mut body, "responses", responses(schemas, &["200", "202"], Some(&format!("{META}Status")), false));
+    put(&mut body, "responses", responses(schemas, &["200", "202"], Some(&format!("{META}Status")), &[e.media()]));
     put_request(&mut body, schemas, &["*/*"], &format!("{META}DeleteOptions"), false);
     Operation { method: "delete", parameters: DELETE.to_vec(), body }
 }
@@ -179,7 +187,7 @@ fn delete_collection(e: &Endpoint<'_>, schemas: &mut Schemas<'_>) -> Operation {
         e.kind
     );
     put(&mut body, "operationId", Value::String(id));
-    put(&mut body, "responses", responses(schemas, &["200"], Some(&format!("{META}Status")), false));
+    put(&mut body, "responses", responses(schemas, &["200"], Some(&format!("{META}Status")), &[e.media()]));
     put_request(&mut body, schemas, &["*/*"], &format!("{META}DeleteOptions"), false);
     let selection = LIST.iter().filter(|p| !matches!(**p, "allowWatchBookmarks" | "watch"));
     let mut parameters: Vec<&str> = DELETE.iter().chain(selection).copied().collect();
@@ -189,13 +197,11 @@ fn delete_collection(e: &Endpoint<'_>, schemas: &mut Schemas<'_>) -> Operation {
 
 fn list(e: &Endpoint<'_>, schemas: &mut Schemas<'_>) -> Operation {
     let mut body = body(e, schemas, "list", "list", &[]);
-    let list = schemas
-        .types
-        .kind(e.group, e.version, &format!("{}List", e.kind))
-        .and_then(|ty| ty.definition_name())
-        .map(str::to_owned);
-    let watched = e.verbs.contains(&Verb::Watch);
-    put(&mut body, "responses", responses(schemas, &["200"], list.as_deref(), watched));
+    let list_kind = e.list_kind.map_or_else(|| format!("{}List", e.kind), str::to_owned);
+    let list = schemas.of_kind(e.group, e.version, &list_kind);
+    let watched = e.verbs.contains(&Verb::Watch) && !e.custom;
+    let streams = if watched { &STREAM_TYPES[..] } else { &[] };
+    put(&mut body, "responses", responses(schemas, &["200"], list.as_deref(), &[e.media(), streams]));
     Operation { method: "get", parameters: LIST.to_vec(), body }
 }
 
@@ -217,17 +223,23 @@ fn body(
         ("tags", json!([tag(e.group, e.version)])),
         ("x-kubernetes-action", json!(action)),
         ("x-kubernetes-group-version-kind", json!({"group": group, "version": version, "kind": kind})),
-        ("responses", responses(schemas, codes, Some(&ty), false)),
+        ("responses", responses(schemas, codes, Some(&ty), &[e.media()])),
     ])
 }
 
 /// The definition of bodies; empty if the table does not have it.
 fn body_type(e: &Endpoint<'_>, schemas: &Schemas<'_>) -> String {
     let (group, version, kind) = e.body.unwrap_or((e.group, e.version, e.kind));
-    schemas.types.kind(group, version, kind).and_then(|ty| ty.definition_name()).unwrap_or_default().to_owned()
+    schemas.of_kind(group, version, kind).unwrap_or_default()
 }
 
-fn responses(schemas: &mut Schemas<'_>, codes: &[&str], ty: Option<&str>, watched: bool) -> Value {
+impl Endpoint<'_> {
+    fn media(&self) -> &'static [&'static str] {
+        if self.custom { &CUSTOM_MEDIA_TYPES } else { &MEDIA_TYPES }
+    }
+}
+
+fn responses(schemas: &mut Schemas<'_>, codes: &[&str], ty: Option<&str>, media: &[&[&str]]) -> Value {
     let mut responses = object([("401", json!({"description": "Unauthorized"}))]);
     for code in codes {
         let description = match *code {
@@ -241,10 +253,10 @@ fn responses(schemas: &mut Schemas<'_>, codes: &[&str], ty: Option<&str>, watche
             match schemas.dialect {
                 Dialect::V2 => put(&mut response, "schema", schema),
                 Dialect::V3 => {
-                    let streams = if watched { &STREAM_TYPES[..] } else { &[] };
-                    let content: Map<String, Value> = MEDIA_TYPES
+                    let content: Map<String, Value> = media
                         .iter()
-                        .chain(streams)
+                        .copied()
+                        .flatten()
                         .map(|media| ((*media).to_owned(), json!({"schema": schema})))
                         .collect();
                     put(&mut response, "content", Value::Object(content));
@@ -289,6 +301,7 @@ fn put_path(
     path: String,
     operations: Vec<Operation>,
     place: &[&str],
+    e: &Endpoint<'_>,
     schemas: &Schemas<'_>,
 ) {
     let Some(first) = operations.first() else { return };
@@ -309,7 +322,7 @@ fn put_path(
             }
         }
         if schemas.dialect == Dialect::V2 {
-            put(&mut operation.body, "produces", json!(MEDIA_TYPES));
+            put(&mut operation.body, "produces", json!(e.media()));
             put(&mut operation.body, "schemes", json!(["https"]));
         }
         put(&mut item, operation.method, Value::Object(operation.body));

@@ -17,7 +17,27 @@ pub(super) struct Schemas<'s> {
     pub describe: Describe<'s>,
     /// Group and version that definitions which are a kind everywhere are a kind of, too.
     pub group_versions: &'s [(&'s str, &'s str)],
+    custom: &'s [CustomKind],
     wanted: BTreeSet<String>,
+}
+
+/// A kind that comes at run time, with its definition as it stands in the document.
+#[derive(Debug, Clone)]
+pub struct CustomKind {
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    /// `com.example.v1.Widget`
+    pub name: String,
+    pub definition: Value,
+}
+
+impl CustomKind {
+    /// The name of a kind's definition: the group backwards, the version, the kind.
+    pub fn name_of(group: &str, version: &str, kind: &str) -> String {
+        let parts: Vec<&str> = group.split('.').rev().chain([version, kind]).collect();
+        parts.join(".")
+    }
 }
 
 impl<'s> Schemas<'s> {
@@ -26,8 +46,18 @@ impl<'s> Schemas<'s> {
         types: &'s Types,
         describe: Describe<'s>,
         group_versions: &'s [(&'s str, &'s str)],
+        custom: &'s [CustomKind],
     ) -> Schemas<'s> {
-        Schemas { dialect, types, describe, group_versions, wanted: BTreeSet::new() }
+        Schemas { dialect, types, describe, group_versions, custom, wanted: BTreeSet::new() }
+    }
+
+    /// The name of a kind's definition.
+    pub fn of_kind(&self, group: &str, version: &str, kind: &str) -> Option<String> {
+        let own = self.custom.iter().find(|one| one.kind == kind && one.version == version && one.group == group);
+        match own {
+            Some(own) => Some(own.name.clone()),
+            None => self.types.kind(group, version, kind).and_then(|ty| ty.definition_name()).map(str::to_owned),
+        }
     }
 
     /// A reference to a definition, which will be among [`Schemas::finish`]'s.
@@ -54,6 +84,10 @@ impl<'s> Schemas<'s> {
     }
 
     fn definition(&mut self, name: &str) -> Value {
+        if let Some(own) = self.custom.iter().find(|one| one.name == name) {
+            self.note_references(&own.definition);
+            return own.definition.clone();
+        }
         let Some(ty) = self.types.named(name) else { return json!({}) };
         let mut schema = match ty.as_struct() {
             Some(s) => self.structure(s),
@@ -61,6 +95,21 @@ impl<'s> Schemas<'s> {
         };
         self.put_description(&mut schema, name, None);
         Value::Object(schema)
+    }
+
+    /// Wants what a definition that was not written here refers to.
+    fn note_references(&mut self, value: &Value) {
+        match value {
+            Value::Object(map) => {
+                let reference = map.get("$ref").and_then(Value::as_str);
+                if let Some(name) = reference.and_then(|text| text.strip_prefix(self.dialect.reference_prefix())) {
+                    self.wanted.insert(name.to_owned());
+                }
+                map.values().for_each(|value| self.note_references(value));
+            }
+            Value::Array(items) => items.iter().for_each(|item| self.note_references(item)),
+            _ => {}
+        }
     }
 
     fn structure(&mut self, s: StructType<'_>) -> Map<String, Value> {

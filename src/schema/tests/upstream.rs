@@ -219,6 +219,8 @@ fn documents_say_of_types_and_operations_what_upstream_says() {
                 version,
                 resource: &s.resource,
                 kind: &s.kind,
+                list_kind: None,
+                custom: false,
                 namespaced: s.namespaced,
                 subresource: s.subresource.as_deref(),
                 body: Some((&s.body.0, &s.body.1, &s.body.2)),
@@ -230,7 +232,7 @@ fn documents_say_of_types_and_operations_what_upstream_says() {
             Some(field) => all[definition]["properties"][field]["description"].as_str().map(str::to_owned),
             None => all[definition]["description"].as_str().map(str::to_owned),
         };
-        let ours = v3(Types::builtin(), group, version, &endpoints, &describe);
+        let ours = v3(Types::builtin(), group, version, &endpoints, &[], &describe);
 
         for (definition, schema) in ours["components"]["schemas"].as_object().unwrap() {
             assert_eq!(normalized(schema), normalized(&all[definition]), "{name}: {definition}");

@@ -2,12 +2,13 @@
 //!
 //! [`Types`] is an arena of definitions; [`TypeRef`] is a handle into one, two words wide. The built-in
 //! table is parsed once, at first use (about a millisecond and 200 KB); names are never copied out of the
-//! text. Schemas that appear at run time (custom resources) are written in the same form and parsed with
-//! [`Types::parse`]; everything in this crate walks them through the same handle.
+//! text. Tables for schemas that appear at run time (custom resources) are put together with a [`Builder`];
+//! everything in this crate walks them through the same handle.
 //!
 //! Limitation: a table is closed. A run-time table carries its own copy of the definitions that it refers
 //! to, `ObjectMeta` for instance.
 
+mod build;
 mod table;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+pub use build::{Builder, NewField, Part, TooLarge};
 pub use table::TableError;
 
 static BUILTIN: LazyLock<Types> = LazyLock::new(|| {
@@ -369,6 +371,11 @@ impl<'t> StructType<'t> {
         self.definition().is_some_and(|d| d.in_every_group)
     }
 
+    /// Whether fields that are not declared are kept, and owned as they are.
+    pub fn is_open(self) -> bool {
+        self.definition().is_some_and(|d| d.open)
+    }
+
     pub fn unions(self) -> impl Iterator<Item = UnionRef<'t>> {
         let types = self.types;
         types
@@ -461,6 +468,7 @@ struct Definition {
     node: u16,
     kind: Option<MapKind>,
     in_every_group: bool,
+    open: bool,
 }
 
 #[derive(Clone, Copy)]

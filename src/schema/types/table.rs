@@ -82,7 +82,14 @@ impl<'a> Reader<'a> {
             let node = self.node(Node::Ref { definition: at, kind: None }).map_err(error)?;
             let name = self.span(name).map_err(error)?;
             let body = Body::Struct(Run::default());
-            self.types.definitions.push(Definition { name, body, node, kind: None, in_every_group: false });
+            self.types.definitions.push(Definition {
+                name,
+                body,
+                node,
+                kind: None,
+                in_every_group: false,
+                open: false,
+            });
         }
         Ok(())
     }

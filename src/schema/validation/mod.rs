@@ -47,13 +47,13 @@ pub fn strict_error(duplicate: &[String], unknown: &[String]) -> Option<String> 
 
 /// A path as it is built on the way down: `spec.containers[0].image`.
 #[derive(Default)]
-struct Path {
-    text: String,
+pub(crate) struct Path {
+    pub(crate) text: String,
 }
 
 impl Path {
     /// Goes down into a field and returns what [`Path::leave`] needs to come back.
-    fn field(&mut self, name: &str) -> usize {
+    pub(crate) fn field(&mut self, name: &str) -> usize {
         let mark = self.text.len();
         if mark > 0 {
             self.text.push('.');
@@ -62,7 +62,7 @@ impl Path {
         mark
     }
 
-    fn index(&mut self, index: usize) -> usize {
+    pub(crate) fn index(&mut self, index: usize) -> usize {
         use std::fmt::Write as _;
         let mark = self.text.len();
         // Writing to a string does not fail.
@@ -70,7 +70,7 @@ impl Path {
         mark
     }
 
-    fn leave(&mut self, mark: usize) {
+    pub(crate) fn leave(&mut self, mark: usize) {
         self.text.truncate(mark);
     }
 }

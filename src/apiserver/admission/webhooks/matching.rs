@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use super::hooks::{Hook, Rule, Scope};
 use crate::admission::{Attributes, Operation, kind_of};
 use crate::server::ApiServer;
+use crate::verbs;
 
 /// Requests about these are nobody's business but the API server's: what governs admission can always be repaired.
 const EXEMPT_GROUP: &str = "admissionregistration.k8s.io";
@@ -155,7 +156,7 @@ fn equivalents(server: &ApiServer, row: &Row, subresource: Option<&str>) -> Vec<
             && other.resource != row.resource
             && subresource.is_none_or(|name| other.subresource(name).is_some())
     };
-    server.rows().filter(same).cloned().collect()
+    server.rows().iter().filter(same).cloned().collect()
 }
 
 /// A namespace's labels, from the store if the cache does not have it yet.
@@ -174,7 +175,20 @@ async fn labels_of(server: &ApiServer, name: &str) -> Result<Map<String, Value>,
 }
 
 /// An object in the version of another resource for the same objects; what has a kind of its own, as a Scale, stays.
-pub fn convert_for<'a>(
+pub async fn convert_for<'a>(
+    server: &ApiServer,
+    from: &Row,
+    to: &Row,
+    subresource: Option<&str>,
+    object: &'a Value,
+) -> Result<Cow<'a, Value>, Failure> {
+    if verbs::needs_webhook(to) && kind_of(from, subresource) != kind_of(to, subresource) {
+        return verbs::through_webhook(server, to, object.clone()).await.map(Cow::Owned);
+    }
+    convert_plainly(from, to, subresource, object)
+}
+
+fn convert_plainly<'a>(
     from: &Row,
     to: &Row,
     subresource: Option<&str>,
@@ -246,8 +260,8 @@ mod tests {
         let row = |group| Row::find(group, "v1", "events").unwrap();
         let event = json!({"kind": "Event", "apiVersion": "events.k8s.io/v1", "metadata": {"name": "a"},
             "regarding": {"kind": "Pod"}, "note": "x"});
-        let core = convert_for(row("events.k8s.io"), row(""), None, &event).unwrap();
+        let core = convert_plainly(row("events.k8s.io"), row(""), None, &event).unwrap();
         assert_eq!((core.text("apiVersion"), core["message"].as_str()), ("v1", Some("x")));
-        assert_eq!(convert_for(row(""), row("events.k8s.io"), None, &core).unwrap()["note"], "x");
+        assert_eq!(convert_plainly(row(""), row("events.k8s.io"), None, &core).unwrap()["note"], "x");
     }
 }

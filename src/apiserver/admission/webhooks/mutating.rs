@@ -94,9 +94,15 @@ async fn one(
     place: &str,
 ) -> Result<bool, Failure> {
     let own = attributes.row.clone();
-    let shown = object.as_deref().map(|object| matching::convert_for(&own, row, attributes.subresource, object));
-    let shown = shown.transpose()?;
-    let shown_old = old.map(|old| matching::convert_for(&own, row, attributes.subresource, old)).transpose()?;
+    let subresource = attributes.subresource;
+    let shown = match object.as_deref() {
+        Some(object) => Some(matching::convert_for(server, &own, row, subresource, object).await?),
+        None => None,
+    };
+    let shown_old = match old {
+        Some(old) => Some(matching::convert_for(server, &own, row, subresource, old).await?),
+        None => None,
+    };
     let (seen, seen_old) = (shown.as_deref(), shown_old.as_deref());
     let mut changed = false;
     let mut stopped = None;
@@ -126,7 +132,7 @@ async fn one(
             of_body: true,
         });
         if changed {
-            let result = matching::convert_for(row, &own, attributes.subresource, &patched)?.into_owned();
+            let result = matching::convert_for(server, row, &own, subresource, &patched).await?.into_owned();
             drop((shown, patched));
             if let Some(object) = object {
                 *object = result;

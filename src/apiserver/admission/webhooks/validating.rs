@@ -98,6 +98,18 @@ impl Stage for ValidatingAdmissionWebhook {
     }
 }
 
+/// An object in the version that a hook wants.
+async fn shown(
+    server: &ApiServer,
+    attributes: &Attributes<'_>,
+    row: &Row,
+    object: Option<&Value>,
+) -> Result<Option<Value>, Failure> {
+    let Some(object) = object else { return Ok(None) };
+    let shown = matching::convert_for(server, attributes.row, row, attributes.subresource, object).await?;
+    Ok(Some(shown.into_owned()))
+}
+
 async fn one(
     server: &ApiServer,
     attributes: &Attributes<'_>,
@@ -107,11 +119,8 @@ async fn one(
     old: Option<&Value>,
     index: usize,
 ) -> (usize, Option<Stopped>, Verdict) {
-    let shown = |object: Option<&'_ Value>| {
-        let shown = object.map(|object| matching::convert_for(attributes.row, row, attributes.subresource, object));
-        shown.transpose().map(|shown| shown.map(std::borrow::Cow::into_owned))
-    };
-    let (object, old) = match (shown(object), shown(old)) {
+    let (object, old) = match (shown(server, attributes, row, object).await, shown(server, attributes, row, old).await)
+    {
         (Ok(object), Ok(old)) => (object, old),
         (Err(failure), _) | (_, Err(failure)) => return (index, Some(Stopped::Refused(failure)), Verdict::default()),
     };
