@@ -77,7 +77,7 @@ async fn a_name_that_is_no_longer_alive_is_given_to_who_waits_for_it() {
     let backend = Arc::new(Api { request, nodes: Mutex::new(Some(changes)), written });
     let shutdown = Shutdown::new();
     let client = Client::new(backend.clone(), Informers::new(backend, shutdown.clone()), "test");
-    let running = tokio::spawn(run(client, Arc::new(Shed), vec![], shutdown.clone()));
+    let running = task::spawn("certificates", run(client, Arc::new(Shed), vec![], shutdown.clone()));
 
     // Time stands still until everybody waits.
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -88,7 +88,7 @@ async fn a_name_that_is_no_longer_alive_is_given_to_who_waits_for_it() {
     assert_eq!(approval.body.unwrap()["status"]["conditions"][0]["type"], "Approved");
 
     shutdown.cancel();
-    running.await.unwrap().unwrap();
+    running.await.unwrap().unwrap().unwrap();
 }
 
 #[test]
