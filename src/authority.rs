@@ -14,6 +14,9 @@ use crate::options::PathOptions;
 /// Everything that a server signs and checks with.
 pub struct Keys {
     pub authority: Arc<Authority>,
+    /// Signs what the API server shows to aggregated API servers; whoever holds such a certificate may name any user
+    /// to them, so it is no certificate of the cluster's own authority.
+    pub front_proxy: Arc<Authority>,
     /// PKCS#8 PEM.
     pub service_account_key: String,
     pub token: Token,
@@ -24,6 +27,7 @@ impl Keys {
     pub fn load_or_create(paths: &PathOptions, secret: Option<&str>) -> anyhow::Result<Keys> {
         let tls = paths.tls();
         let authority = Authority::load_or_create(&tls, "ca", "cluster-ca")?;
+        let front_proxy = Authority::load_or_create(&tls, "front-proxy-ca", "cluster-front-proxy-ca")?;
         let key_path = tls.join("service-account.key");
         let service_account_key = match pki::read_secret(&key_path)? {
             Some(key) => key,
@@ -48,12 +52,7 @@ impl Keys {
         if pki::read_secret(&token_path)?.as_deref() != Some(&text) {
             pki::write_secret(&token_path, &text)?;
         }
-        Ok(Keys { authority: Arc::new(authority), service_account_key, token })
-    }
-
-    /// A certificate for this process, in memory.
-    pub fn issue_live(&self, profile: &Profile) -> anyhow::Result<Live> {
-        Ok(Live::new(&self.authority.issue(profile)?)?)
+        Ok(Keys { authority: Arc::new(authority), front_proxy: Arc::new(front_proxy), service_account_key, token })
     }
 
     /// Writes the administrator's kubeconfig unless the one that is there still serves.

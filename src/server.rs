@@ -9,13 +9,14 @@ use std::sync::Arc;
 use anyhow::Context;
 use api::Verb;
 use apiserver::{
-    ApiServer, AuthenticationOptions, BearerToken, Identity, KubeletClient, Limits, ServiceAccountOptions,
+    AggregationOptions, ApiServer, AuthenticationOptions, BearerToken, Identity, KubeletClient, Limits,
+    ServiceAccountOptions,
 };
 use client::{Backend, Client, Informers, Patch, Scope};
 use controllers::Served;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use pki::{Live, Profile};
+use pki::{Authority, Live, Profile};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -36,6 +37,8 @@ use crate::settings::ClusterSettings;
 
 /// What `/version` says.
 const GIT_VERSION: &str = concat!("v1.36.2+cluster-", env!("CARGO_PKG_VERSION"));
+/// As whom the API server vouches for users to aggregated API servers.
+const FRONT_PROXY: &str = "front-proxy-client";
 
 /// Runs until `shutdown`.
 pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<()> {
@@ -65,10 +68,14 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
     addresses.extend(Some(options.bind_address).filter(|address| !address.is_unspecified()));
     let mut names = options.tls_san.clone();
     names.push(name.clone());
-    let serving = issue_and_renew(&keys, serving_profile(&names, &addresses, &settings.cluster_domain), &shutdown)?;
+    let profile = serving_profile(&names, &addresses, &settings.cluster_domain);
     let to_kubelets = Profile::client("kube-apiserver-kubelet-client", &["system:masters"]);
-    let to_kubelets = issue_and_renew(&keys, to_kubelets, &shutdown)?;
-    let mut config = apiserver_config(&keys, serving, to_kubelets, &settings, advertise, &options, node_ports)?;
+    let certificates = Certificates {
+        serving: issue_and_renew(&keys.authority, profile, &shutdown)?,
+        to_kubelets: issue_and_renew(&keys.authority, to_kubelets, &shutdown)?,
+        to_aggregated: issue_and_renew(&keys.front_proxy, Profile::client(FRONT_PROXY, &[]), &shutdown)?,
+    };
+    let mut config = apiserver_config(&keys, certificates, &settings, advertise, &options, node_ports)?;
     config.apply_flags(options.kube_apiserver_arg.iter().map(String::as_str)).context("--kube-apiserver-arg")?;
     let closed = store.clone();
     let api = ApiServer::start(config, store, shutdown.clone()).await.context("the API server cannot be started")?;
@@ -110,7 +117,7 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
             options: options.node,
             settings,
             ca_pem: keys.authority.cert_pem().to_owned(),
-            serving: issue_and_renew(&keys, profile, &shutdown)?,
+            serving: issue_and_renew(&keys.authority, profile, &shutdown)?,
             name: name.clone(),
         };
         let of_cluster = client(Identity::master("system:apiserver"), "cluster");
@@ -146,9 +153,9 @@ async fn label_control_plane(client: Client, name: String, shutdown: Shutdown) {
 }
 
 /// A certificate for this process, replaced in time for as long as it runs.
-fn issue_and_renew(keys: &Keys, profile: Profile, shutdown: &Shutdown) -> anyhow::Result<Live> {
-    let live = keys.issue_live(&profile)?;
-    let (authority, renewed, shutdown) = (keys.authority.clone(), live.clone(), shutdown.clone());
+fn issue_and_renew(authority: &Arc<Authority>, profile: Profile, shutdown: &Shutdown) -> anyhow::Result<Live> {
+    let live = Live::new(&authority.issue(&profile)?)?;
+    let (authority, renewed, shutdown) = (authority.clone(), live.clone(), shutdown.clone());
     task::spawn("renew", async move {
         loop {
             tokio::select! {
@@ -167,10 +174,16 @@ fn issue_and_renew(keys: &Keys, profile: Profile, shutdown: &Shutdown) -> anyhow
     Ok(live)
 }
 
-fn apiserver_config(
-    keys: &Keys,
+/// What the API server shows to others; each is replaced in time.
+struct Certificates {
     serving: Live,
     to_kubelets: Live,
+    to_aggregated: Live,
+}
+
+fn apiserver_config(
+    keys: &Keys,
+    certificates: Certificates,
     settings: &ClusterSettings,
     advertise: IpAddr,
     options: &ServerOptions,
@@ -197,15 +210,20 @@ fn apiserver_config(
             settings.cluster_domain
         )),
         service_account_signing_key_pem: keys.service_account_key.clone(),
-        serving_certificate: Arc::new(serving),
+        serving_certificate: Arc::new(certificates.serving),
         client_authorities: roots.clone(),
         authorities_pem: ca_pem.to_owned(),
-        kubelet_client: KubeletClient { certificate: Arc::new(to_kubelets), authorities: roots },
+        kubelet_client: KubeletClient { certificate: Arc::new(certificates.to_kubelets), authorities: roots },
         bearer_tokens: join_tokens
             .into_iter()
             .map(|token| BearerToken { token, identity: bootstrap.clone() })
             .collect(),
         authentication: AuthenticationOptions::default(),
+        aggregation: AggregationOptions {
+            client_certificate: Arc::new(certificates.to_aggregated),
+            authorities_pem: keys.front_proxy.cert_pem().to_owned(),
+            allowed_names: vec![FRONT_PROXY.to_owned()],
+        },
         git_version: GIT_VERSION.to_owned(),
         limits: Limits::default(),
     })

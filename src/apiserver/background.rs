@@ -9,6 +9,7 @@ use store::Durability;
 use task::Shutdown;
 use tokio::time::Instant;
 
+use crate::aggregator;
 use crate::cache::{ResourceCache, TooOld};
 use crate::flowcontrol;
 use crate::server::ApiServer;
@@ -38,6 +39,12 @@ pub fn start(server: &ApiServer, shutdown: &Shutdown) {
 pub fn follow_flow_control(server: &ApiServer, shutdown: &Shutdown) {
     let server = server.clone();
     task::restarting("flow-control", shutdown.clone(), move || flowcontrol::run(server.clone()));
+}
+
+/// APIServices are kept, and whoever serves others is asked.
+pub fn aggregate(server: &ApiServer, shutdown: &Shutdown) {
+    let server = server.clone();
+    task::restarting("aggregator", shutdown.clone(), move || aggregator::run(server.clone()));
 }
 
 /// Every interval the history before the last interval goes. While nothing changes there is nothing to do.

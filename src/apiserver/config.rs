@@ -1,5 +1,6 @@
 //! What the API server is told when it starts.
 
+mod aggregation;
 mod authentication;
 
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use rustls::RootCertStore;
 use rustls::client::ResolvesClientCert;
 use rustls::server::ResolvesServerCert;
 
+pub use aggregation::AggregationOptions;
 pub use authentication::{AuthenticationOptions, ServiceAccountOptions};
 
 use crate::identity::Identity;
@@ -39,6 +41,7 @@ pub struct Config {
     /// Bearer tokens that stand for an identity, such as the one with which nodes join.
     pub bearer_tokens: Vec<BearerToken>,
     pub authentication: AuthenticationOptions,
+    pub aggregation: AggregationOptions,
     /// What `/version` says, such as `v1.36.2+cluster1`.
     pub git_version: String,
     pub limits: Limits,

@@ -8,6 +8,7 @@
 //! one transaction on the revision that it was decided on; a watch misses nothing or is ended.
 
 mod admission;
+mod aggregator;
 mod authn;
 mod authz;
 mod background;
@@ -36,7 +37,9 @@ mod verbs;
 #[allow(dead_code, unused_imports, reason = "authentication, authorisation, audit and conversion call through it")]
 mod webhook;
 
-pub use config::{AuthenticationOptions, BearerToken, Config, Error, KubeletClient, Limits, ServiceAccountOptions};
+pub use config::{
+    AggregationOptions, AuthenticationOptions, BearerToken, Config, Error, KubeletClient, Limits, ServiceAccountOptions,
+};
 pub use flags::FlagError;
 pub use identity::Identity;
 pub use server::ApiServer;

@@ -11,6 +11,7 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use serde_json::Value;
 
+use crate::aggregator;
 use crate::authn::Peer;
 use crate::authz::Action;
 use crate::endpoints;
@@ -105,6 +106,11 @@ async fn answer(
 
     // May they?
     asked.authorize(server, &user)?;
+
+    // Does somebody else serve it?
+    if let Some(elsewhere) = server.aggregator().elsewhere(&asked.path) {
+        return aggregator::forward(server, &user, &elsewhere, request, place).await;
+    }
 
     // Then do it. A watch takes its turn until it is open.
     let answered = match place {

@@ -14,6 +14,7 @@ use task::Shutdown;
 use tokio::net::TcpListener;
 
 use crate::admission::Admission;
+use crate::aggregator::Aggregator;
 use crate::authn::{Authenticator, TokenKeys};
 use crate::authz::{Action, Authorizer};
 use crate::background;
@@ -50,6 +51,7 @@ struct Inner {
     services: Services,
     kubelets: Kubelets,
     caller: Caller,
+    aggregator: Aggregator,
     flow: FlowControl,
     tls: serve::Tls,
     ready: AtomicBool,
@@ -82,6 +84,7 @@ impl ApiServer {
             services: Services::new(&config, &cache)?,
             kubelets: Kubelets::new(&config.kubelet_client)?,
             caller: Caller::new(cache.clone(), &config.git_version),
+            aggregator: Aggregator::new(&cache, &config.aggregation),
             flow: FlowControl::new(&config.limits),
             tls: serve::Tls::new(&config)?,
             storage: Storage::new(store.clone()),
@@ -97,6 +100,7 @@ impl ApiServer {
         custom::start(&server, &shutdown);
         bootstrap::run(&server).await?;
         background::follow_flow_control(&server, &shutdown);
+        background::aggregate(&server, &shutdown);
         server.0.ready.store(true, Ordering::Release);
         Ok(server)
     }
@@ -263,6 +267,10 @@ impl ApiServer {
 
     pub(crate) fn kubelets(&self) -> &Kubelets {
         &self.0.kubelets
+    }
+
+    pub(crate) fn aggregator(&self) -> &Aggregator {
+        &self.0.aggregator
     }
 
     /// The way to other programs: webhooks, aggregated API servers.

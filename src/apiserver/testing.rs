@@ -1,8 +1,14 @@
 //! A server on a store of its own, for tests.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::{Call, Failure, PatchKind, Resource, Verb};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use pki::{Authority, Live, Profile};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -10,10 +16,16 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::Value;
 use task::Shutdown;
 use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
 
-use crate::config::{AuthenticationOptions, Config, KubeletClient, Limits, ServiceAccountOptions};
+use crate::config::{
+    AggregationOptions, AuthenticationOptions, BearerToken, Config, KubeletClient, Limits, ServiceAccountOptions,
+};
 use crate::identity::Identity;
 use crate::server::ApiServer;
+
+const TOKEN: &str = "tester-token";
 
 pub struct Fixture {
     pub server: ApiServer,
@@ -92,6 +104,27 @@ impl Fixture {
         self
     }
 
+    /// Serves HTTPS on loopback: the address, and the token of `tester`, to whom nothing is denied.
+    pub async fn serve(&self) -> (SocketAddr, &'static str) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (server, shutdown) = (self.server.clone(), self.shutdown.clone());
+        task::spawn("test-server", async move { server.serve(listener, shutdown).await });
+        (address, TOKEN)
+    }
+
+    /// Sends a request over a connection of its own.
+    pub async fn ask_over_tls(&self, address: SocketAddr, request: Request<Full<Bytes>>) -> Response<Incoming> {
+        let mut tls = pki::Trust::Anybody.client().unwrap().with_no_client_auth();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = rustls::pki_types::ServerName::from(address.ip());
+        let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        task::spawn("test-connection", connection);
+        sender.send_request(request).await.unwrap()
+    }
+
     /// Admission looks things up in the cache.
     pub async fn catch_up(&self) {
         let revision = self.server.store().revision();
@@ -107,6 +140,8 @@ pub fn config(range: &str) -> Config {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.cert_pem().as_bytes()).unwrap()).unwrap();
     let roots = Arc::new(roots);
+    let front_proxy = Authority::create("front-proxy").unwrap();
+    let proxy_client = front_proxy.issue(&Profile::client("front-proxy-client", &[])).unwrap();
     Config {
         advertise_address: [10, 0, 0, 1].into(),
         advertise_port: 6443,
@@ -118,8 +153,13 @@ pub fn config(range: &str) -> Config {
         client_authorities: roots.clone(),
         authorities_pem: authority.cert_pem().to_owned(),
         kubelet_client: KubeletClient { certificate: Arc::new(Live::new(&client).unwrap()), authorities: roots },
-        bearer_tokens: Vec::new(),
+        bearer_tokens: vec![BearerToken { token: TOKEN.to_owned(), identity: Identity::master("tester") }],
         authentication: AuthenticationOptions::default(),
+        aggregation: AggregationOptions {
+            client_certificate: Arc::new(Live::new(&proxy_client).unwrap()),
+            authorities_pem: front_proxy.cert_pem().to_owned(),
+            allowed_names: vec!["front-proxy-client".to_owned()],
+        },
         git_version: "v1.36.2+test".to_owned(),
         limits: Limits::default(),
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
+use crate::aggregator::groups;
 use crate::failures;
 use crate::http::body::Body;
 use crate::http::{negotiate, respond};
@@ -78,48 +79,6 @@ pub fn paths(server: &ApiServer) -> Vec<String> {
     }
     paths.sort();
     paths
-}
-
-/// Upstream's order of groups; others follow by name.
-const ORDER: [&str; 19] = [
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-];
-
-/// Named groups with their versions, the preferred first.
-pub fn groups(server: &ApiServer) -> Vec<(String, Vec<String>)> {
-    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
-    for row in server.rows().iter().filter(|row| !row.resource.group.is_empty()) {
-        let (group, version) = (row.resource.group.to_string(), row.resource.version.to_string());
-        match groups.iter_mut().find(|(name, _)| *name == group) {
-            Some((_, versions)) if !versions.contains(&version) => versions.push(version),
-            Some(_) => {}
-            None => groups.push((group, vec![version])),
-        }
-    }
-    for (_, versions) in &mut groups {
-        versions.sort_by_key(|version| std::cmp::Reverse(api::custom::priority(version)));
-    }
-    let place = |name: &str| ORDER.iter().position(|one| *one == name).unwrap_or(ORDER.len());
-    groups.sort_by(|(a, _), (b, _)| (place(a), a).cmp(&(place(b), b)));
-    groups
 }
 
 fn group(name: &str, versions: &[String]) -> Value {
@@ -206,12 +165,17 @@ fn storage_version_hash(row: &Row) -> String {
 /// `APIGroupDiscoveryList`: everything in one document, told apart by its ETag.
 fn aggregated(server: &ApiServer, legacy: bool, version: &str, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
     let all = if legacy { vec![(String::new(), vec!["v1".to_owned()])] } else { groups(server) };
+    let offers = server.aggregator().documents().offers();
     let items: Vec<Value> = all
         .iter()
         .map(|(name, versions)| {
             let versions: Vec<Value> = versions
                 .iter()
                 .map(|version| {
+                    if let Some(offer) = offers.get(&(name.clone(), version.clone())) {
+                        let freshness = if offer.fresh { "Current" } else { "Stale" };
+                        return json!({"version": version, "freshness": freshness, "resources": offer.resources});
+                    }
                     json!({
                         "version": version, "freshness": "Current",
                         "resources": rows_of(server, name, version).iter().map(|row| entry(row)).collect::<Vec<_>>(),

@@ -67,7 +67,7 @@ pub async fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> 
             send(document, headers)
         }
         ["openapi", "v3"] => {
-            let paths: Map<String, Value> = documents
+            let mut paths: Map<String, Value> = documents
                 .v3
                 .iter()
                 .map(|(path, document)| {
@@ -75,6 +75,12 @@ pub async fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> 
                     (path.clone(), json!({"serverRelativeURL": url}))
                 })
                 .collect();
+            // Documents of aggregated servers are asked of them.
+            for ((group, version), offer) in server.aggregator().documents().offers().iter() {
+                if let Some(url) = &offer.openapi {
+                    paths.insert(format!("apis/{group}/{version}"), json!({"serverRelativeURL": url}));
+                }
+            }
             Ok(respond::json(200, &json!({"paths": paths})))
         }
         ["openapi", "v3", rest @ ..] => {

@@ -41,7 +41,7 @@ async fn discovery_says_what_upstream_says() {
     }
     let t = Fixture::start().await;
     let mut paths = vec!["/api/v1".to_owned()];
-    for (group, versions) in super::discovery::groups(&t.server) {
+    for (group, versions) in crate::aggregator::groups(&t.server) {
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
     let mut differences = Vec::new();
@@ -78,7 +78,7 @@ async fn aggregated_discovery_has_every_resource() {
     let (_, body) = fetch(&t, "/apis", accept).await;
     let document: Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(document["kind"], "APIGroupDiscoveryList");
-    let groups = super::discovery::groups(&t.server);
+    let groups = crate::aggregator::groups(&t.server);
     assert_eq!(document["items"].as_array().unwrap().len(), groups.len());
     let (_, body) = fetch(&t, "/api", "application/json").await;
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["kind"], "APIVersions");

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use apiserver::{ApiServer, AuthenticationOptions, Config, KubeletClient, Limits, ServiceAccountOptions};
+use apiserver::{
+    AggregationOptions, ApiServer, AuthenticationOptions, Config, KubeletClient, Limits, ServiceAccountOptions,
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pki::{Authority, Issued, Live, Profile};
@@ -44,6 +46,8 @@ fn config(authority: &Authority, address: SocketAddr) -> Result<Config, Failed> 
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.cert_pem().as_bytes())?)?;
     let roots = Arc::new(roots);
+    let front_proxy = Authority::create("front-proxy")?;
+    let proxy_client = front_proxy.issue(&Profile::client("front-proxy-client", &[]))?;
     Ok(Config {
         advertise_address: address.ip(),
         advertise_port: address.port(),
@@ -57,6 +61,11 @@ fn config(authority: &Authority, address: SocketAddr) -> Result<Config, Failed> 
         kubelet_client: KubeletClient { certificate: Arc::new(Live::new(&client)?), authorities: roots },
         bearer_tokens: Vec::new(),
         authentication: AuthenticationOptions::default(),
+        aggregation: AggregationOptions {
+            client_certificate: Arc::new(Live::new(&proxy_client)?),
+            authorities_pem: front_proxy.cert_pem().to_owned(),
+            allowed_names: vec!["front-proxy-client".to_owned()],
+        },
         git_version: "v1.36.2+cluster".to_owned(),
         limits: Limits::default(),
     })

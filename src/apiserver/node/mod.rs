@@ -12,7 +12,7 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use serde_json::Value;
 
-pub use kubelet::Kubelets;
+pub use kubelet::{Kubelets, exchange};
 
 use crate::admission::connect;
 use crate::failures;

@@ -192,7 +192,8 @@ impl Endpoint {
         format!("{scheme}://{}", self.authority())
     }
 
-    fn authority(&self) -> String {
+    /// Host and port, as the `Host` header names them.
+    pub fn authority(&self) -> String {
         match &self.place {
             Place::Host { authority, .. } => authority.clone(),
             Place::Service { namespace, name, port } => format!("{name}.{namespace}.svc:{port}"),

@@ -105,17 +105,29 @@ impl Caller {
         if method == Method::POST {
             request = request.header(CONTENT_TYPE, &json);
         }
-        let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
         let request = request.body(body).map_err(|error| failed(Cause::Request(error.to_string())))?;
+        let (answer, body) = self.exchange(endpoint, request, limit).await?.into_parts();
+        if !answer.status.is_success() {
+            return Err(failed(Cause::Status { code: answer.status.as_u16(), body }));
+        }
+        Ok(body)
+    }
+
+    /// Sends a request, whose URI is a path, and takes the answer whole, whatever its status.
+    pub async fn exchange(
+        &self,
+        endpoint: &Endpoint,
+        request: Request<Bytes>,
+        limit: Duration,
+    ) -> Result<Response<Bytes>, CallError> {
+        let (method, path) = (request.method().clone(), request.uri().to_string());
+        let failed = |cause| CallError::new(&method, endpoint, &path, cause);
+        let request = request.map(|body| Full::new(body).map_err(|never| match never {}).boxed_unsync());
         let exchange = async {
-            let answer = self.send(endpoint, request).await?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let (parts, body) = self.send(endpoint, request).await?.into_parts();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| failed(error::of_body(error.as_ref(), ANSWER_BYTES_MAX)))?.to_bytes();
-            if !status.is_success() {
-                return Err(failed(Cause::Status { code: status.as_u16(), body }));
-            }
-            Ok(body)
+            Ok(Response::from_parts(parts, body))
         };
         tokio::time::timeout(limit, exchange).await.map_err(|_| failed(Cause::Timeout))?
     }
