@@ -28,6 +28,7 @@ pub use attributes::{Attributes, Operation, Reinvocation, kind_of};
 
 use crate::cache::Cache;
 use crate::failures;
+use crate::metrics::Text;
 use crate::server::ApiServer;
 
 /// One admission plugin.
@@ -90,6 +91,7 @@ pub struct Admission {
     cache: Arc<Cache>,
     plugins: Vec<Box<dyn Plugin>>,
     stages: Vec<Box<dyn Stage>>,
+    webhook_figures: Arc<webhooks::Figures>,
 }
 
 impl Admission {
@@ -105,16 +107,22 @@ impl Admission {
             Box::new(default_storage_class::DefaultStorageClass),
             Box::new(storage_in_use_protection::StorageObjectInUseProtection),
         ];
+        let webhook_figures = Arc::new(webhooks::Figures::default());
         let stages: Vec<Box<dyn Stage>> = vec![
-            Box::new(webhooks::MutatingAdmissionWebhook::new(&cache)),
-            Box::new(webhooks::ValidatingAdmissionWebhook::new(&cache)),
+            Box::new(webhooks::MutatingAdmissionWebhook::new(&cache, webhook_figures.clone())),
+            Box::new(webhooks::ValidatingAdmissionWebhook::new(&cache, webhook_figures.clone())),
         ];
-        Admission { cache, plugins, stages }
+        Admission { cache, plugins, stages, webhook_figures }
     }
 
     /// Somebody configured something beyond the plugins.
     pub fn is_configured(&self) -> bool {
         self.stages.iter().any(|stage| stage.is_active())
+    }
+
+    /// For `/metrics`.
+    pub fn write_figures(&self, out: &mut Text) {
+        self.webhook_figures.write(out);
     }
 
     /// Everything that may change the object, in order; twice if a configured stage changed it.

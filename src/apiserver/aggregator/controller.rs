@@ -138,6 +138,8 @@ impl Controller {
         let table = self.server.aggregator().table();
         let checked = table.all.iter().map(|one| async { (one.clone(), self.find(one).await) });
         let findings: Vec<(Arc<Registered>, Finding)> = join_all(checked).await;
+        // What is called available is offered already.
+        self.server.aggregator().documents().refresh(&self.server, &findings).await;
         let now = api::meta::time(self.server.now());
         let current: BTreeMap<String, Value> = objects(services)
             .into_iter()
@@ -148,7 +150,6 @@ impl Controller {
             Some((one, availability::with_condition(object, finding, &now)?))
         });
         join_all(writes.map(|(one, object)| self.write_status(&one.name, object))).await;
-        self.server.aggregator().documents().refresh(&self.server, &findings).await;
     }
 
     async fn find(&self, registered: &Registered) -> Finding {

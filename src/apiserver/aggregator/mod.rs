@@ -36,6 +36,7 @@ pub use proxy::forward;
 
 use crate::cache::{Cache, ResourceCache};
 use crate::config::AggregationOptions;
+use crate::metrics::{Kind, Text};
 use crate::webhook::{ClientCertificate, Endpoint, EndpointError};
 
 pub const GROUP: &str = "apiregistration.k8s.io";
@@ -121,6 +122,20 @@ impl Aggregator {
         let table = Arc::new(table);
         self.table.store(table.clone());
         table
+    }
+
+    /// For `/metrics`.
+    pub fn write_figures(&self, out: &mut Text) {
+        let table = self.table();
+        if table.remote.is_empty() {
+            return;
+        }
+        let name = "aggregator_unavailable_apiservice";
+        out.family(name, Kind::Gauge, "[ALPHA] APIServices that are not available, by their name.");
+        for registered in table.remote.values() {
+            let unavailable = registered.remote.as_ref().is_some_and(|remote| !remote.available);
+            out.sample(name, &[("name", &registered.name)], u8::from(unavailable));
+        }
     }
 
     /// Who else serves a path, of resources or of their description; `None` for this server's own.

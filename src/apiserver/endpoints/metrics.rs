@@ -11,6 +11,8 @@ use crate::server::ApiServer;
 pub fn answer(server: &ApiServer, headers: &HeaderMap) -> Response<Body> {
     let mut out = Text::new(wants_open_metrics(headers));
     server.flow().write_figures(&mut out);
+    server.admission().write_figures(&mut out);
+    server.aggregator().write_figures(&mut out);
     storage(server, &mut out);
     let help = "Panics of tasks since the process started.";
     out.single("cluster_task_panics_total", Kind::Counter, help, task::panics());

@@ -3,6 +3,7 @@
 use api::{Failure, Row};
 use serde_json::Value;
 
+use super::figures::Ended;
 use super::hooks::Hook;
 use super::review::{self, Verdict};
 use crate::admission::Attributes;
@@ -18,6 +19,14 @@ pub enum Stopped {
 }
 
 impl Stopped {
+    /// For the figures.
+    pub fn ended(&self, hook: &Hook) -> Ended {
+        match self {
+            Stopped::Unanswered(_) => Ended::Unanswered { rejected: !hook.ignores_failures },
+            Stopped::Refused(failure) => Ended::Refused(failure.code),
+        }
+    }
+
     /// What the client learns.
     pub fn into_failure(self, hook: &Hook) -> Failure {
         match self {

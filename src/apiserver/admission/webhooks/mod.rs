@@ -7,6 +7,7 @@
 //! configurations, so that a broken one can be removed.
 
 mod call;
+mod figures;
 mod hooks;
 mod matching;
 mod mutating;
@@ -15,5 +16,6 @@ mod review;
 mod tests;
 mod validating;
 
+pub use figures::Figures;
 pub use mutating::MutatingAdmissionWebhook;
 pub use validating::ValidatingAdmissionWebhook;

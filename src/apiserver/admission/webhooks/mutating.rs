@@ -1,10 +1,14 @@
 //! MutatingAdmissionWebhook: hooks that change the object, one after the other.
 
-use api::{Failure, Fields, Row};
+use std::sync::Arc;
+
+use api::{Failure, Row};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::call::{self, Stopped};
+use super::figures::{Ended, Figures};
 use super::hooks::{Hook, Hooks};
 use super::matching::{self, Matcher};
 use super::review::Patch;
@@ -18,11 +22,12 @@ const STAGE: &str = "MutatingAdmissionWebhook";
 
 pub struct MutatingAdmissionWebhook {
     hooks: Hooks,
+    figures: Arc<Figures>,
 }
 
 impl MutatingAdmissionWebhook {
-    pub fn new(cache: &Cache) -> MutatingAdmissionWebhook {
-        MutatingAdmissionWebhook { hooks: Hooks::new(cache, "/registry/mutatingwebhookconfigurations/") }
+    pub fn new(cache: &Cache, figures: Arc<Figures>) -> MutatingAdmissionWebhook {
+        MutatingAdmissionWebhook { hooks: Hooks::new(cache, "/registry/mutatingwebhookconfigurations/"), figures }
     }
 
     async fn dispatch(
@@ -50,7 +55,11 @@ impl MutatingAdmissionWebhook {
                 continue;
             }
             let place = format!("round_{}_index_{index}", u8::from(again));
-            let changed = one(server, attributes, hook, &invocation.row, object.as_deref_mut(), old, &place).await?;
+            let begun = Instant::now();
+            let (ended, changed) =
+                one(server, attributes, hook, &invocation.row, object.as_deref_mut(), old, &place).await;
+            self.figures.observe(&hook.name, "admit", attributes.operation, ended, begun.elapsed());
+            let changed = changed?;
             if changed {
                 attributes.reinvocation.of(STAGE).changed();
                 attributes.reinvocation.wanted = true;
@@ -92,64 +101,83 @@ async fn one(
     object: Option<&mut Value>,
     old: Option<&Value>,
     place: &str,
+) -> (Ended, Result<bool, Failure>) {
+    let mut stopped = None;
+    let changed = ask(server, attributes, hook, row, object, old, place, &mut stopped).await;
+    let changed = match changed {
+        Ok(changed) => changed,
+        Err(failure) => return (Ended::Internal, Err(failure)),
+    };
+    let note = json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": changed});
+    attributes.annotate(format!("mutation.webhook.admission.k8s.io/{place}"), note.to_string());
+    let ended = stopped.as_ref().map_or(Ended::Passed, |stopped| stopped.ended(hook));
+    match stopped {
+        None => (ended, Ok(changed)),
+        Some(Stopped::Unanswered(why)) if hook.ignores_failures => {
+            tracing::warn!(webhook = hook.name, why, "a webhook does not answer; the request passes without it");
+            attributes.annotate(format!("failed-open.mutation.webhook.admission.k8s.io/{place}"), &*hook.name);
+            (ended, Ok(false))
+        }
+        Some(stopped) => (ended, Err(stopped.into_failure(hook))),
+    }
+}
+
+/// The part of it that may fail for reasons of our own. Why the hook does not let it pass goes to `stopped`.
+#[expect(clippy::too_many_arguments, reason = "one call's whole situation, used in one place")]
+async fn ask(
+    server: &ApiServer,
+    attributes: &mut Attributes<'_>,
+    hook: &Hook,
+    row: &Row,
+    object: Option<&mut Value>,
+    old: Option<&Value>,
+    place: &str,
+    stopped: &mut Option<Stopped>,
 ) -> Result<bool, Failure> {
     let own = attributes.row.clone();
     let subresource = attributes.subresource;
-    let shown = match object.as_deref() {
+    let seen = match object.as_deref() {
         Some(object) => Some(matching::convert_for(server, &own, row, subresource, object).await?),
         None => None,
     };
-    let shown_old = match old {
+    let seen_old = match old {
         Some(old) => Some(matching::convert_for(server, &own, row, subresource, old).await?),
         None => None,
     };
-    let (seen, seen_old) = (shown.as_deref(), shown_old.as_deref());
-    let mut changed = false;
-    let mut stopped = None;
-    let mut verdict = match call::call(server, hook, true, attributes, row, seen, seen_old).await {
+    let mut verdict = match call::call(server, hook, true, attributes, row, seen.as_deref(), seen_old.as_deref()).await
+    {
         Ok(verdict) => verdict,
         Err((why, verdict)) => {
-            stopped = Some(why);
+            *stopped = Some(why);
             verdict
         }
     };
     attributes.warnings.append(&mut verdict.warnings);
     attributes.annotations.extend(call::annotations(hook, &mut verdict));
-    if let Some(patch) = verdict.patch.take() {
-        let Some(seen) = seen else {
-            return Err(Failure::internal(format!(
-                "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
-                hook.name
-            )));
-        };
-        let patched = patched(row, attributes.subresource, seen, &patch)?;
-        changed = patched != *seen;
-        let note = json!({"configuration": hook.configuration, "webhook": hook.name, "patch": patch.text,
-            "patchType": "JSONPatch"});
-        attributes.annotations.push(Annotation {
-            key: format!("patch.webhook.admission.k8s.io/{place}"),
-            value: note.to_string(),
-            of_body: true,
-        });
-        if changed {
-            let result = matching::convert_for(server, row, &own, subresource, &patched).await?.into_owned();
-            drop((shown, patched));
-            if let Some(object) = object {
-                *object = result;
-            }
+    let Some(patch) = verdict.patch.take() else { return Ok(false) };
+    let Some(before) = seen.as_deref() else {
+        return Err(Failure::internal(format!(
+            "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+            hook.name
+        )));
+    };
+    let patched = patched(row, subresource, before, &patch)?;
+    let changed = patched != *before;
+    let note = json!({"configuration": hook.configuration, "webhook": hook.name, "patch": patch.text,
+        "patchType": "JSONPatch"});
+    attributes.annotations.push(Annotation {
+        key: format!("patch.webhook.admission.k8s.io/{place}"),
+        value: note.to_string(),
+        of_body: true,
+    });
+    if changed {
+        let result = matching::convert_for(server, row, &own, subresource, &patched).await?.into_owned();
+        drop(seen);
+        if let Some(object) = object {
+            *object = result;
         }
     }
-    let note = json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": changed});
-    attributes.annotate(format!("mutation.webhook.admission.k8s.io/{place}"), note.to_string());
-    match stopped {
-        None => Ok(changed),
-        Some(Stopped::Unanswered(why)) if hook.ignores_failures => {
-            tracing::warn!(webhook = hook.name, why, "a webhook does not answer; the request passes without it");
-            attributes.annotate(format!("failed-open.mutation.webhook.admission.k8s.io/{place}"), &*hook.name);
-            Ok(false)
-        }
-        Some(stopped) => Err(stopped.into_failure(hook)),
-    }
+    Ok(changed)
 }
 
 /// The object with the patch applied, as complete as its kind wants it.
@@ -157,19 +185,15 @@ fn patched(row: &Row, subresource: Option<&str>, seen: &Value, patch: &Patch) ->
     let mut object = seen.clone();
     patch.operations.apply(&mut object).map_err(Failure::internal)?;
     let kind = kind_of(row, subresource);
-    typed::check(&mut object, kind, &[], Strictness::Ignore).map_err(|failure| Failure::internal(failure.message))?;
-    if kind[2] == row.kind {
+    let own = kind[2] == row.kind;
+    let checked = if own {
+        typed::check_row(&mut object, row, &[], Strictness::Ignore)
+    } else {
+        typed::check(&mut object, kind, &[], Strictness::Ignore)
+    };
+    checked.map_err(|failure| Failure::internal(failure.message))?;
+    if own {
         row.default(&mut object);
-    }
-    // Nobody owns fields by a patch; what a hook makes of the owners' list does not count if it is no list.
-    let owners = |value: &Value| value.part("metadata").at("managedFields").cloned();
-    if owners(&object).is_some_and(|owners| !owners.is_array())
-        && let Some(metadata) = object.object("metadata")
-    {
-        match owners(seen) {
-            Some(before) => metadata.set("managedFields", before),
-            None => metadata.unset("managedFields"),
-        }
     }
     Ok(object)
 }

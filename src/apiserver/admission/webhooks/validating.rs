@@ -1,12 +1,16 @@
 //! ValidatingAdmissionWebhook: hooks that refuse the object, all asked at the same time.
 
+use std::sync::Arc;
+
 use api::{Failure, Row};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::call::{self, Stopped};
+use super::figures::{Ended, Figures};
 use super::hooks::{Hook, Hooks};
 use super::matching::{self, Matcher};
 use super::review::Verdict;
@@ -16,11 +20,12 @@ use crate::server::ApiServer;
 
 pub struct ValidatingAdmissionWebhook {
     hooks: Hooks,
+    figures: Arc<Figures>,
 }
 
 impl ValidatingAdmissionWebhook {
-    pub fn new(cache: &Cache) -> ValidatingAdmissionWebhook {
-        ValidatingAdmissionWebhook { hooks: Hooks::new(cache, "/registry/validatingwebhookconfigurations/") }
+    pub fn new(cache: &Cache, figures: Arc<Figures>) -> ValidatingAdmissionWebhook {
+        ValidatingAdmissionWebhook { hooks: Hooks::new(cache, "/registry/validatingwebhookconfigurations/"), figures }
     }
 
     async fn dispatch(
@@ -41,6 +46,7 @@ impl ValidatingAdmissionWebhook {
                 concerned.push((hook, invocation.row));
             }
         }
+        let begun = Instant::now();
         let mut answers = FuturesUnordered::new();
         for (index, (hook, row)) in concerned.iter().enumerate() {
             answers.push(one(server, attributes, hook, row, object, old, index));
@@ -49,6 +55,8 @@ impl ValidatingAdmissionWebhook {
         let mut said = Vec::new();
         while let Some((index, stopped, verdict)) = answers.next().await {
             let Some((hook, _)) = concerned.get(index) else { continue };
+            let ended = stopped.as_ref().map_or(Ended::Passed, |stopped| stopped.ended(hook));
+            self.figures.observe(&hook.name, "validating", attributes.operation, ended, begun.elapsed());
             let open = match stopped {
                 Some(Stopped::Unanswered(why)) if hook.ignores_failures => {
                     tracing::warn!(
