@@ -121,7 +121,7 @@ impl Fixture {
         let name = rustls::pki_types::ServerName::from(address.ip());
         let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        task::spawn("test-connection", connection);
+        task::spawn("test-connection", connection.with_upgrades());
         sender.send_request(request).await.unwrap()
     }
 

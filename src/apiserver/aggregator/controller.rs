@@ -2,8 +2,8 @@
 //! aggregated servers offer at hand.
 //!
 //! Level-triggered: whatever wakes it, it looks at everything. Without aggregated servers it sleeps until an APIService
-//! or a CustomResourceDefinition changes; with them it asks again every half minute, as upstream does, for a network
-//! may fail without anybody's notice.
+//! or a CustomResourceDefinition changes, unless a write failed; with them it asks again every half minute, as upstream
+//! does, for a network may fail without anybody's notice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,6 +41,8 @@ struct Controller {
     server: ApiServer,
     user: Identity,
     progress: Progress,
+    /// The ConfigMap is as it should be.
+    published: bool,
 }
 
 /// Runs as long as the server.
@@ -55,9 +57,9 @@ pub async fn run(server: ApiServer) -> Result<(), Ended> {
     let mut controller = Controller {
         progress: Progress::new(&objects(&services)),
         user: Identity::master("system:apiserver"),
+        published: false,
         server: server.clone(),
     };
-    controller.publish().await;
     loop {
         let table = server.aggregator().table();
         if table.remote.is_empty() {
@@ -66,7 +68,7 @@ pub async fn run(server: ApiServer) -> Result<(), Ended> {
             behind =
                 Some([follow(resource("/registry/services/specs/")?), follow(resource("/registry/endpointslices/")?)]);
         }
-        controller.reconcile(&services).await;
+        let complete = controller.reconcile(&services).await;
         let places: BTreeSet<(String, String)> = places(&server.aggregator().table());
         tokio::select! {
             changes = registered.next() => { changes.map_err(Ended::TooOld)?; }
@@ -75,7 +77,7 @@ pub async fn run(server: ApiServer) -> Result<(), Ended> {
                 tokio::time::sleep(SETTLE).await;
             }
             moved = moved(&mut behind, &places) => moved.map_err(Ended::TooOld)?,
-            () = tokio::time::sleep(RECHECK), if !places.is_empty() => {}
+            () = tokio::time::sleep(RECHECK), if !complete || !places.is_empty() => {}
         }
         tokio::time::sleep(GATHER).await;
         registered.ready().map_err(Ended::TooOld)?;
@@ -113,8 +115,8 @@ fn objects(services: &ResourceCache) -> Vec<Value> {
 }
 
 impl Controller {
-    /// The ConfigMap from which aggregated servers learn whom to believe.
-    async fn publish(&self) {
+    /// The ConfigMap from which aggregated servers learn whom to believe; true once it is there.
+    async fn publish(&self) -> bool {
         let wanted = front_proxy::published(self.server.config());
         let mut call = Call::new(Verb::Create, Resource::new("", "v1", "configmaps"));
         call.namespace = Some("kube-system".to_owned());
@@ -125,16 +127,20 @@ impl Controller {
         match current.and_then(|stored| stored.decode().ok()) {
             None => call.body = Some(wanted),
             Some(current) => {
-                let Some(patch) = front_proxy::outdated(&current, &wanted) else { return };
+                let Some(patch) = front_proxy::outdated(&current, &wanted) else { return true };
                 (call.verb, call.name, call.body) = (Verb::Patch, Some(name.to_owned()), Some(patch));
                 call.options.patch = Some(PatchKind::Merge);
             }
         }
-        failed(self.server.call(&self.user, call).await.err(), name);
+        !failed(self.server.call(&self.user, call).await.err(), name)
     }
 
-    async fn reconcile(&mut self, services: &ResourceCache) {
-        self.register(services).await;
+    /// True if everything is as it should be, as far as this server can do something about it.
+    async fn reconcile(&mut self, services: &ResourceCache) -> bool {
+        if !self.published {
+            self.published = self.publish().await;
+        }
+        let registered = self.register(services).await;
         let table = self.server.aggregator().table();
         let checked = table.all.iter().map(|one| async { (one.clone(), self.find(one).await) });
         let findings: Vec<(Arc<Registered>, Finding)> = join_all(checked).await;
@@ -149,7 +155,8 @@ impl Controller {
             let object = current.get(&one.name)?;
             Some((one, availability::with_condition(object, finding, &now)?))
         });
-        join_all(writes.map(|(one, object)| self.write_status(&one.name, object))).await;
+        let written = join_all(writes.map(|(one, object)| self.write_status(&one.name, object))).await;
+        self.published && registered && written.into_iter().all(|done| done)
     }
 
     async fn find(&self, registered: &Registered) -> Finding {
@@ -159,7 +166,7 @@ impl Controller {
         }
     }
 
-    async fn register(&mut self, services: &ResourceCache) {
+    async fn register(&mut self, services: &ResourceCache) -> bool {
         let served: BTreeSet<(String, String)> =
             self.server.rows().iter().map(|row| (row.resource.group.to_string(), row.resource.version.to_string())).collect();
         let wanted: BTreeMap<String, Value> = served
@@ -175,6 +182,7 @@ impl Controller {
         if let Err(failure) = self.server.cache().reach(self.server.store().revision()).await {
             tracing::debug!(%failure, "the cache lags");
         }
+        failed.is_empty()
     }
 
     /// Takes a step; the name of the object if that failed.
@@ -191,10 +199,10 @@ impl Controller {
         failed(written.err(), &name).then_some(name)
     }
 
-    async fn write_status(&self, name: &str, object: Value) {
+    async fn write_status(&self, name: &str, object: Value) -> bool {
         let mut call = call(Verb::Update, object);
         (call.name, call.subresource) = (Some(name.to_owned()), Some("status".into()));
-        failed(self.server.call(&self.user, call).await.err(), name);
+        !failed(self.server.call(&self.user, call).await.err(), name)
     }
 }
 

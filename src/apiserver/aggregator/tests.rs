@@ -5,7 +5,9 @@ use std::time::Duration;
 use api::Verb;
 use http::Request;
 use http_body_util::Full;
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::testing::Fixture;
 use crate::webhook::testing::{Program, answer};
@@ -30,6 +32,15 @@ async fn program() -> Program {
                 let asked = json!({"user": header("x-remote-user"), "token": header("authorization"),
                     "query": request.uri().query(), "body": String::from_utf8_lossy(request.body())});
                 answer(201, asked.to_string())
+            }
+            "/apis/example.com/v1/echo" => {
+                task::spawn("test-echo", async move {
+                    let stream = TokioIo::new(hyper::upgrade::on(request).await.unwrap());
+                    let (mut read, mut write) = tokio::io::split(stream);
+                    tokio::io::copy(&mut read, &mut write).await
+                });
+                let upgraded = http::Response::builder().status(101).header("connection", "Upgrade");
+                upgraded.header("upgrade", "echo").body(Full::default()).unwrap()
             }
             _ => answer(404, "{}"),
         }
@@ -144,6 +155,21 @@ async fn a_request_is_passed_on_in_the_users_name() {
     let body = answered.into_body().collect().await.unwrap().to_bytes();
     let expected = json!({"user": "tester", "token": null, "query": "x=1", "body": "hello"});
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap(), expected);
+
+    // What is upgraded goes through in both directions.
+    let request = Request::post(format!("https://{address}/apis/example.com/v1/echo"))
+        .header("authorization", format!("Bearer {token}"))
+        .header("connection", "Upgrade")
+        .header("upgrade", "echo")
+        .body(Full::default())
+        .unwrap();
+    let answered = fixture.ask_over_tls(address, request).await;
+    assert_eq!((answered.status().as_u16(), answered.headers()["upgrade"].as_bytes()), (101, b"echo".as_slice()));
+    let mut stream = TokioIo::new(hyper::upgrade::on(answered).await.unwrap());
+    stream.write_all(b"hello").await.unwrap();
+    let mut back = [0; 5];
+    stream.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"hello");
 
     fixture.delete("", "services/api", None).await.unwrap();
     condition(&fixture, "v1.example.com", ["False", "ServiceNotFound"]).await;
