@@ -167,8 +167,12 @@ impl Controller {
     }
 
     async fn register(&mut self, services: &ResourceCache) -> bool {
-        let served: BTreeSet<(String, String)> =
-            self.server.rows().iter().map(|row| (row.resource.group.to_string(), row.resource.version.to_string())).collect();
+        let served: BTreeSet<(String, String)> = self
+            .server
+            .rows()
+            .iter()
+            .map(|row| (row.resource.group.to_string(), row.resource.version.to_string()))
+            .collect();
         let wanted: BTreeMap<String, Value> = served
             .iter()
             .filter_map(|(group, version)| Some((format!("{version}.{group}"), registration::wanted(group, version)?)))

@@ -42,7 +42,9 @@ fn sorted(served: BTreeMap<(String, String), (i64, i64)>) -> Vec<(String, Vec<St
     groups
         .into_iter()
         .map(|(group, (_, mut versions))| {
-            versions.sort_by(|(a, first), (b, second)| b.cmp(a).then_with(|| custom::priority(second).cmp(&custom::priority(first))));
+            versions.sort_by(|(a, first), (b, second)| {
+                b.cmp(a).then_with(|| custom::priority(second).cmp(&custom::priority(first)))
+            });
             (group, versions.into_iter().map(|(_, version)| version).collect())
         })
         .collect()
