@@ -181,3 +181,24 @@ async fn a_request_is_passed_on_in_the_users_name() {
     assert_eq!(answered.status(), 503);
     assert_eq!(answered.into_body().collect().await.unwrap().to_bytes(), "service unavailable\n");
 }
+
+#[tokio::test]
+async fn custom_resources_have_an_api_service_as_long_as_they_are_served() {
+    let fixture = Fixture::start().await;
+    let version = json!({"name": "v1", "served": true, "storage": true,
+        "schema": {"openAPIV3Schema": {"type": "object"}}});
+    let definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {
+        "group": "example.com", "scope": "Cluster", "versions": [version],
+        "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"},
+    }});
+    fixture.create("apiextensions.k8s.io", "customresourcedefinitions", definition).await.unwrap();
+    condition(&fixture, "v1.example.com", ["True", "Local"]).await;
+    fixture.delete("apiextensions.k8s.io", "customresourcedefinitions/widgets.example.com", None).await.unwrap();
+    for _ in 0..200 {
+        if fixture.get("apiregistration.k8s.io", "apiservices/v1.example.com").await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the APIService of a definition that is gone stays");
+}

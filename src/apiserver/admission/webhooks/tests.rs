@@ -292,3 +292,37 @@ async fn a_patch_that_fits_nowhere_is_an_error_and_changes_nothing() {
     );
     assert!(fixture.get("", "configmaps/n").await.unwrap_err().is_not_found());
 }
+
+#[tokio::test]
+async fn custom_resources_are_shown_in_the_hooks_version_and_pruned_afterwards() {
+    let fixture = Fixture::start().await;
+    let schema = json!({"type": "object", "properties": {"data": {"type": "object",
+        "additionalProperties": {"type": "string"}}}});
+    let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": schema}});
+    let definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {
+        "group": "example.com", "scope": "Namespaced", "versions": [version("v1", true), version("v2", false)],
+        "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"},
+    }});
+    fixture.create("apiextensions.k8s.io", "customresourcedefinitions", definition).await.unwrap();
+    while fixture.server.find_row("example.com", "v2", "widgets").is_none() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let hooks = Hooks::start(|_, _| {
+        patch(json!([
+            {"op": "add", "path": "/data/mutated", "value": "yes"}, {"op": "add", "path": "/junk", "value": 1},
+        ]))
+    })
+    .await;
+    let mut hook = hooks.hook("m", &["*"], &["widgets"]);
+    hook["rules"][0]["apiGroups"] = json!(["example.com"]);
+    configure(&fixture, "mutating", "m", vec![hook]).await;
+    let mut call = Call::new(Verb::Create, Resource::new("example.com", "v2", "widgets"));
+    call.namespace = Some("default".to_owned());
+    call.body = Some(json!({"metadata": {"name": "w"}, "data": {"a": "b"}}));
+    let made = fixture.call(call).await.unwrap();
+    assert_eq!(made["data"], json!({"a": "b", "mutated": "yes"}));
+    assert_eq!((&made["apiVersion"], made.get("junk")), (&json!("example.com/v2"), None));
+    let asked = hooks.last();
+    assert_eq!((&asked["kind"]["version"], &asked["requestKind"]["version"]), (&json!("v1"), &json!("v2")));
+    assert_eq!(asked["object"]["apiVersion"], "example.com/v1");
+}
