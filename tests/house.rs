@@ -16,7 +16,7 @@ const WALLS: [(&str, &[&str]); 18] = [
     ("network", &["task"]),
     ("runtime", &["cri", "images", "streaming", "task"]),
     ("client", &["api", "task"]),
-    ("apiserver", &["api", "pki", "schema", "store", "task"]),
+    ("apiserver", &["api", "cel", "pki", "schema", "store", "task"]),
     ("controllers", &["api", "client", "task"]),
     ("scheduler", &["api", "client", "task"]),
     ("kubelet", &["api", "client", "cri", "pki", "task"]),

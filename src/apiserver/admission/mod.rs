@@ -12,6 +12,7 @@ mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+pub mod policy;
 mod priority;
 mod service_account;
 mod storage_in_use_protection;
@@ -109,7 +110,9 @@ impl Admission {
         ];
         let webhook_figures = Arc::new(webhooks::Figures::default());
         let stages: Vec<Box<dyn Stage>> = vec![
+            Box::new(policy::MutatingAdmissionPolicy::new(&cache)),
             Box::new(webhooks::MutatingAdmissionWebhook::new(&cache, webhook_figures.clone())),
+            Box::new(policy::ValidatingAdmissionPolicy::new(&cache)),
             Box::new(webhooks::ValidatingAdmissionWebhook::new(&cache, webhook_figures.clone())),
         ];
         Admission { cache, plugins, stages, webhook_figures }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::typed::{self, Strictness};
 use super::{Outcome, Request, encoded, in_version, ownership, requester, to_stored};
-use crate::admission::Operation;
+use crate::admission::{Operation, policy};
 use crate::authz::escalation;
 use crate::server;
 
@@ -45,7 +45,8 @@ pub async fn new(request: &Request<'_>, mut object: Value, mut warnings: Vec<Str
     let uid = server::uid(&mut server.rng());
     api::meta::begin(&mut object, uid, request.now, &mut server.rng());
     row.prepare_create(&mut object);
-    let errors = row.validate_create(&object);
+    let mut errors = row.validate_create(&object);
+    errors.extend(policy::check(row, &object, None));
     if !errors.is_empty() {
         let name = object.part("metadata").text("name");
         return Err(Failure::invalid(&row.resource.group, &row.kind, name, errors));

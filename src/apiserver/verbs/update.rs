@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::typed::{self, Strictness};
 use super::{Outcome, Request, convert, create, decoded, encoded, in_version, ownership, scale, to_stored};
-use crate::admission::Operation;
+use crate::admission::{Operation, policy};
 use crate::authz::escalation;
 use crate::cache::Stored;
 use crate::failures;
@@ -151,7 +151,8 @@ async fn decide(
     }
     row.default(&mut object);
     row.prepare_update(&mut object, old, request.subresource());
-    let errors = row.validate_update(&object, old, request.subresource());
+    let mut errors = row.validate_update(&object, old, request.subresource());
+    errors.extend(policy::check(row, &object, Some(old)));
     if !errors.is_empty() {
         return Err(Failure::invalid(&row.resource.group, &row.kind, name, errors));
     }

@@ -3,6 +3,7 @@
 pub mod compare;
 mod json;
 mod map;
+mod own;
 pub mod show;
 mod text;
 mod timestamp;

@@ -110,7 +110,7 @@ impl<'a> Matcher<'a> {
         hook.rules.iter().find_map(|rule| others.iter().find(|row| of(row, rule))).cloned()
     }
 
-    async fn in_namespace(
+    pub async fn in_namespace(
         &self,
         selector: &LabelSelector,
         attributes: &Attributes<'_>,
@@ -136,7 +136,7 @@ impl<'a> Matcher<'a> {
     }
 }
 
-fn asked<'a>(row: &'a Row, attributes: &'a Attributes<'_>) -> Asked<'a> {
+pub fn asked<'a>(row: &'a Row, attributes: &'a Attributes<'_>) -> Asked<'a> {
     Asked {
         operation: attributes.operation.as_str(),
         group: &row.resource.group,
@@ -148,7 +148,7 @@ fn asked<'a>(row: &'a Row, attributes: &'a Attributes<'_>) -> Asked<'a> {
 }
 
 /// Other resources under which the same objects are served.
-fn equivalents(server: &ApiServer, row: &Row, subresource: Option<&str>) -> Vec<Arc<Row>> {
+pub fn equivalents(server: &ApiServer, row: &Row, subresource: Option<&str>) -> Vec<Arc<Row>> {
     let same = |other: &&Arc<Row>| {
         other.stored
             && row.stored

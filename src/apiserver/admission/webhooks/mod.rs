@@ -8,8 +8,8 @@
 
 mod call;
 mod figures;
-mod hooks;
-mod matching;
+pub(super) mod hooks;
+pub(super) mod matching;
 mod mutating;
 mod review;
 #[cfg(test)]

@@ -1,0 +1,53 @@
+//! ValidatingAdmissionPolicy and MutatingAdmissionPolicy: rules that an administrator writes as expressions.
+//!
+//! Policies are compiled when they change ([`policies`]); for a request [`matching`] says which of them and of their
+//! bindings count, [`params`] which parameters they are evaluated with, [`input`] what expressions see. Evaluation
+//! never waits: what it asks the authorizer is looked up in between ([`permissions`]).
+
+mod compile;
+mod conditions;
+mod declared;
+mod input;
+mod matching;
+mod mutating;
+mod params;
+mod patch;
+mod permissions;
+mod policies;
+#[cfg(test)]
+mod tests;
+mod validating;
+
+use api::{Failure, Fields};
+use serde_json::Value;
+
+use super::Attributes;
+use crate::server::ApiServer;
+
+pub use compile::check;
+pub use mutating::MutatingAdmissionPolicy;
+pub use validating::ValidatingAdmissionPolicy;
+
+/// The namespace that the request is in, from the store if the cache does not have it yet. A Namespace is in none.
+async fn namespace_of(server: &ApiServer, attributes: &Attributes<'_>) -> Result<Option<Value>, Failure> {
+    const PREFIX: &str = "/registry/namespaces/";
+    let name = attributes.namespace;
+    if name.is_empty() || attributes.kind() == ["", "v1", "Namespace"] {
+        return Ok(None);
+    }
+    let cached = server.cache().resource(PREFIX.as_bytes()).and_then(|namespaces| namespaces.get(name));
+    let stored = match cached {
+        Some(stored) => stored,
+        None => {
+            let stored = server.storage().read(&format!("{PREFIX}{name}"), PREFIX.len()).await?;
+            stored.ok_or_else(|| Failure::not_found("", "namespaces", name))?
+        }
+    };
+    let mut namespace: Value = serde_json::from_slice(&stored.value).map_err(Failure::internal)?;
+    if let Some(metadata) = namespace.object("metadata") {
+        // Upstream shows the uid under this name.
+        let uid = metadata.text("uid").to_owned();
+        metadata.set("UID", uid);
+    }
+    Ok(Some(namespace))
+}
