@@ -1,4 +1,5 @@
-//! What the server does by itself: it follows the store, drops old history, and lets Events expire.
+//! What the server does by itself: it follows the store, drops old history, lets Events expire, and checks the types
+//! of admission policies.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use store::Durability;
 use task::Shutdown;
 use tokio::time::Instant;
 
+use crate::admission::policy;
 use crate::aggregator;
 use crate::cache::{ResourceCache, TooOld};
 use crate::flowcontrol;
@@ -29,6 +31,8 @@ pub fn start(server: &ApiServer, shutdown: &Shutdown) {
     });
     let compacting = server.clone();
     task::restarting("compaction", shutdown.clone(), move || compact(compacting.clone()));
+    let policies = server.clone();
+    task::restarting("policy-status", shutdown.clone(), move || policy::status::run(policies.clone()));
     if let Some(events) = server.cache().resource(b"/registry/events/") {
         let server = server.clone();
         task::restarting("event-expiry", shutdown.clone(), move || expire(server.clone(), events.clone()));

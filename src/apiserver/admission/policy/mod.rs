@@ -14,8 +14,10 @@ mod params;
 mod patch;
 mod permissions;
 mod policies;
+pub mod status;
 #[cfg(test)]
 mod tests;
+mod typecheck;
 mod validating;
 
 use api::{Failure, Fields};

@@ -260,3 +260,22 @@ async fn rules_name_objects_and_exclude_others() {
     config_map(&fixture, "b", json!({})).await.unwrap();
     config_map(&fixture, "c", json!({})).await.unwrap();
 }
+
+#[tokio::test]
+async fn the_status_tells_of_types() {
+    let fixture = Fixture::start().await;
+    let spec = json!({"validations": [{"expression": "object.data.size() > object.metadata.name"}]});
+    validating(&fixture, "p", spec, &["Deny"]).await;
+    for _ in 0..200 {
+        let policy = fixture.get(GROUP, "validatingadmissionpolicies/p").await.unwrap();
+        if policy["status"]["observedGeneration"] == 1 {
+            let warning = &policy["status"]["typeChecking"]["expressionWarnings"][0];
+            assert_eq!(warning["fieldRef"], "spec.validations[0].expression");
+            let text = warning["warning"].as_str().unwrap();
+            assert!(text.starts_with("/v1, Kind=ConfigMap: compilation failed: "), "{text}");
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("no status appears");
+}
