@@ -139,3 +139,16 @@ fn room_for_text(bytes: usize) -> Result<(), EvalError> {
 fn room_for_items(items: usize) -> Result<(), EvalError> {
     if items > ITEMS_MAX { failed("resulting list is too long") } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_signatures_can_be_read() {
+        for function in TABLES.into_iter().flatten() {
+            let found = signature::parse(function.overloads).len();
+            assert_eq!(found, function.overloads.split(';').count(), "{}: {}", function.name, function.overloads);
+        }
+    }
+}

@@ -4,6 +4,7 @@ use api::{FieldError, Fields, Row};
 use cel::{Decl, Env, Program, Type};
 use serde_json::Value;
 
+use super::conditions::Conditions;
 use super::declared::{self, Extras, JSON_PATCH, OBJECT, VariableTypes};
 use super::matching::Constraints;
 
@@ -186,12 +187,36 @@ impl Policy {
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
-/// Expressions of a policy that do not compile, as upstream's validation names them. Anything but a policy has none,
-/// and what an update leaves as it was is not looked at again.
+/// Expressions of a policy or webhook configuration that do not compile, as upstream's validation names them. Anything
+/// else has none, and what an update leaves as it was is not looked at again.
 pub fn check(row: &Row, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    if row.resource.group != GROUP || !row.resource.plural.ends_with("admissionpolicies") {
+    if row.resource.group != GROUP {
         return Vec::new();
     }
+    match &*row.resource.plural {
+        "mutatingwebhookconfigurations" | "validatingwebhookconfigurations" => check_webhooks(object, old),
+        "mutatingadmissionpolicies" | "validatingadmissionpolicies" => check_policy(object, old),
+        _ => Vec::new(),
+    }
+}
+
+fn check_webhooks(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (index, hook) in object.list("webhooks").iter().enumerate() {
+        let written = hook.list("matchConditions");
+        let before = old.and_then(|old| old.list("webhooks").get(index));
+        if before.is_some_and(|before| before.list("matchConditions") == written) {
+            continue;
+        }
+        for (condition, text, why) in Conditions::compile(written).errors() {
+            let field = format!("webhooks[{index}].matchConditions[{condition}].expression");
+            errors.push(FieldError::invalid(field, &Value::from(text), why));
+        }
+    }
+    errors
+}
+
+fn check_policy(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let spec = object.part("spec");
     if old.is_some_and(|old| old.part("spec") == spec) {
         return Vec::new();

@@ -27,6 +27,7 @@ use super::Attributes;
 use crate::server::ApiServer;
 
 pub use compile::check;
+pub use conditions::Conditions;
 pub use mutating::MutatingAdmissionPolicy;
 pub use validating::ValidatingAdmissionPolicy;
 

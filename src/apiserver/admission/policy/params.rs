@@ -71,7 +71,7 @@ fn find_row(server: &ApiServer, api_version: &str, kind: &str) -> Option<Arc<Row
 }
 
 fn prefix(row: &Row) -> String {
-    format!("/registry/{}/", row.key_prefix)
+    row.list_key(None)
 }
 
 /// From the cache, or from the store: the parameter may have been written a moment ago.

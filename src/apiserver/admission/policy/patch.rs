@@ -4,11 +4,12 @@ use api::{Fields, Row};
 use cel::Value as Cel;
 use schema::managed;
 use schema::patch::{self, JsonPatch, JsonPatchError};
-use schema::{ListKind, Shape, TypeRef};
+use schema::{ListKind, Shape, TypeRef, Types};
 use serde_json::{Value, json};
 
 use super::declared::OBJECT;
 use crate::admission::kind_of;
+use crate::verbs::typed;
 
 /// How deep a made value may nest to be looked at.
 const DEPTH_MAX: usize = 64;
@@ -26,7 +27,8 @@ pub fn apply_configuration(
         config.set(name, object.text(name));
     }
     let [group, version, kind] = kind_of(row, subresource);
-    let Some(ty) = schema::Types::builtin().kind(group, version, kind) else {
+    let ty = if kind == row.kind { typed::of_row(row) } else { Types::builtin().kind(group, version, kind) };
+    let Some(ty) = ty else {
         // Nothing is known of its lists: they are replaced whole.
         let mut merged = object.clone();
         patch::merge(&mut merged, config);

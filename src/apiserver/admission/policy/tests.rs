@@ -279,3 +279,41 @@ async fn the_status_tells_of_types() {
     }
     panic!("no status appears");
 }
+
+/// A webhook that would fail is not called where its conditions do not hold.
+#[tokio::test]
+async fn webhooks_have_conditions_too() {
+    let fixture = Fixture::start().await;
+    let hook = |expression: &str, policy: &str| {
+        json!({"metadata": {"name": "h"}, "webhooks": [{
+            "name": "h.example.com", "clientConfig": {"url": "https://127.0.0.1:1/"}, "failurePolicy": policy,
+            "rules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
+            "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "matchConditions": [{"name": "c", "expression": expression}],
+        }]})
+    };
+    let configurations = "validatingwebhookconfigurations";
+    let refused = fixture.create(GROUP, configurations, hook("objekt.x", "Fail")).await.unwrap_err();
+    let expected = "webhooks[0].matchConditions[0].expression: Invalid value: \"objekt.x\": compilation failed: ERROR: \
+                    <input>:1:1: undeclared reference to 'objekt'";
+    assert!(refused.message.contains(expected), "{}", refused.message);
+    let only_x = "request.userInfo.username == 'admin' && object.metadata.name == 'x'";
+    fixture.create(GROUP, configurations, hook(only_x, "Fail")).await.unwrap();
+    fixture.catch_up().await;
+    config_map(&fixture, "a", json!({})).await.unwrap();
+    assert!(config_map(&fixture, "x", json!({})).await.unwrap_err().message.contains("failed calling webhook"));
+    let replace = async |hook: Value| {
+        let path = format!("{configurations}/h");
+        let mut configuration = fixture.get(GROUP, &path).await.unwrap();
+        configuration["webhooks"] = hook["webhooks"].clone();
+        fixture.update(GROUP, &path, configuration).await.unwrap();
+        fixture.catch_up().await;
+    };
+    replace(hook("object.nothing == 'x'", "Fail")).await;
+    let refused = config_map(&fixture, "b", json!({})).await.unwrap_err();
+    let expected =
+        "configmaps \"b\" is forbidden: expression 'object.nothing == 'x'' resulted in error: no such key: nothing";
+    assert_eq!(refused.message, expected);
+    replace(hook("object.nothing == 'x'", "Ignore")).await;
+    config_map(&fixture, "b", json!({})).await.unwrap();
+}

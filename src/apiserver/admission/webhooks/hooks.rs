@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use crate::admission::policy::Conditions;
 use crate::cache::{Cache, ResourceCache};
 use crate::webhook::{Endpoint, EndpointError};
 
@@ -26,6 +27,7 @@ pub struct Hook {
     pub equivalent: bool,
     pub namespaces: LabelSelector,
     pub objects: LabelSelector,
+    pub conditions: Conditions,
     /// `failurePolicy: Ignore`.
     pub ignores_failures: bool,
     /// `None` or `NoneOnDryRun`: it may be asked about what is only tried.
@@ -137,6 +139,7 @@ fn compile_hook(configuration: &str, index: usize, hook: &Value) -> Hook {
         equivalent: hook.text("matchPolicy") != "Exact",
         namespaces: selector("namespaceSelector"),
         objects: selector("objectSelector"),
+        conditions: Conditions::compile(hook.list("matchConditions")),
         ignores_failures: hook.text("failurePolicy") == "Ignore",
         takes_dry_run: matches!(hook.text("sideEffects"), "None" | "NoneOnDryRun"),
         reinvoked: hook.text("reinvocationPolicy") == "IfNeeded",

@@ -93,6 +93,10 @@ impl<'a> Matcher<'a> {
         if !self.in_namespace(&hook.namespaces, attributes, object).await? {
             return Ok(None);
         }
+        let conditions = &hook.conditions;
+        if !conditions.hold(self.server, attributes, &row, object, old, hook.ignores_failures).await? {
+            return Ok(None);
+        }
         Ok(Some(Invocation { row }))
     }
 
