@@ -1,6 +1,7 @@
 //! The tree as the evaluator wants it: functions found, variables numbered, regular expressions compiled, constants
 //! made.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use regex::Regex;
@@ -10,7 +11,7 @@ use crate::cost::estimate_is_bind;
 use crate::library::{Function, re, time};
 use crate::source::{Issues, Offset};
 use crate::syntax::ast::{Expr, Fold, Kind, Literal, operators};
-use crate::value::Value;
+use crate::value::{Key, Map, Value};
 
 pub enum Node {
     Const(Value<'static>),
@@ -120,9 +121,13 @@ impl Planner<'_, '_, '_> {
                     None => Node::List(planned),
                 }
             }
-            Kind::Map(entries) => Node::Map(
-                entries.iter().map(|entry| (self.node(&entry.key), self.node(&entry.value), entry.optional)).collect(),
-            ),
+            Kind::Map(entries) => {
+                let planned: Vec<(Node, Node, bool)> = entries
+                    .iter()
+                    .map(|entry| (self.node(&entry.key), self.node(&entry.value), entry.optional))
+                    .collect();
+                constant_map(&planned).unwrap_or(Node::Map(planned))
+            }
             Kind::Struct { name, fields } => {
                 let object = self.checked.note(expr.id).and_then(|note| note.object.clone());
                 let name = object.map_or_else(|| name.as_str().into(), |object| object.name().into());
@@ -279,6 +284,18 @@ fn literal<'e>(expr: &&'e Expr) -> Option<(Offset, &'e str)> {
         Kind::Literal(Literal::String(text)) => Some((expr.at, text)),
         _ => None,
     }
+}
+
+/// A map of constants is one itself, unless a key comes twice.
+fn constant_map(entries: &[(Node, Node, bool)]) -> Option<Node> {
+    let mut map = BTreeMap::new();
+    for entry in entries {
+        let (Node::Const(key), Node::Const(value), false) = entry else { return None };
+        if map.insert(Key::of(key)?, value.clone()).is_some() {
+            return None;
+        }
+    }
+    Some(Node::Const(Value::Map(Map::Shared(Arc::new(map)))))
 }
 
 fn constant(literal: &Literal) -> Value<'static> {
