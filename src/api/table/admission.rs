@@ -11,9 +11,11 @@ pub(super) fn add(rows: &mut Vec<Built>) {
     rows.extend([
         admission("mutatingadmissionpolicies", "MutatingAdmissionPolicy")
             .show(print::MUTATING_POLICIES, print::mutating_policy)
+            .validate(validation::policies::mutating)
             .default(defaults::cluster::admission_policy),
         admission("mutatingadmissionpolicybindings", "MutatingAdmissionPolicyBinding")
             .show(print::POLICY_BINDINGS, print::policy_binding)
+            .validate(validation::policies::mutating_binding)
             .default(defaults::cluster::admission_policy_binding),
         admission("mutatingwebhookconfigurations", "MutatingWebhookConfiguration")
             .show(print::WEBHOOKS, print::webhooks)
@@ -22,10 +24,12 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         admission("validatingadmissionpolicies", "ValidatingAdmissionPolicy")
             .prepare_update(kinds::strict_status_update)
             .show(print::VALIDATING_POLICIES, print::validating_policy)
+            .validate(validation::policies::validating)
             .default(defaults::cluster::admission_policy)
             .status(),
         admission("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding")
             .show(print::POLICY_BINDINGS, print::policy_binding)
+            .validate(validation::policies::validating_binding)
             .default(defaults::cluster::admission_policy_binding),
         admission("validatingwebhookconfigurations", "ValidatingWebhookConfiguration")
             .show(print::WEBHOOKS, print::webhooks)

@@ -21,6 +21,7 @@ pub mod network;
 pub mod node;
 pub mod placement;
 pub mod pod;
+pub mod policies;
 pub mod resources;
 pub mod service;
 pub mod storage;

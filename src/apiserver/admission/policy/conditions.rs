@@ -4,7 +4,6 @@ use api::{Failure, Fields, Row};
 use cel::{Budget, Decl, MATCH_CONDITIONS_COST_MAX, Value as Cel};
 use serde_json::Value;
 
-use super::super::webhooks::matching;
 use super::compile::{Compiled, Named, Purpose, compile};
 use super::declared::{Extras, environment};
 use super::input::{Input, Stopped};
@@ -77,9 +76,8 @@ impl Conditions {
         if self.conditions.is_empty() {
             return Ok(true);
         }
-        let subresource = attributes.subresource;
-        let shown = |one| matching::convert_for(attributes.row, row, subresource, one);
-        let (object, old) = (object.map(shown).transpose()?, old.map(shown).transpose()?);
+        let object = super::shown(server, attributes, row, object).await?;
+        let old = super::shown(server, attributes, row, old).await?;
         let permissions = Permissions::new(attributes.user);
         let held = permissions.settle(server, || {
             let mut input = Input::new(attributes, row, &permissions, &[]);

@@ -20,10 +20,13 @@ mod tests;
 mod typecheck;
 mod validating;
 
-use api::{Failure, Fields};
+use std::borrow::Cow;
+
+use api::{Failure, Fields, Row};
 use serde_json::Value;
 
 use super::Attributes;
+use super::webhooks::matching::convert_for;
 use crate::server::ApiServer;
 
 pub use compile::check;
@@ -53,4 +56,17 @@ async fn namespace_of(server: &ApiServer, attributes: &Attributes<'_>) -> Result
         metadata.set("UID", uid);
     }
     Ok(Some(namespace))
+}
+
+/// An object as a policy for `row` sees it.
+async fn shown<'a>(
+    server: &ApiServer,
+    attributes: &Attributes<'_>,
+    row: &Row,
+    object: Option<&'a Value>,
+) -> Result<Option<Cow<'a, Value>>, Failure> {
+    match object {
+        Some(object) => convert_for(server, attributes.row, row, attributes.subresource, object).await.map(Some),
+        None => Ok(None),
+    }
 }

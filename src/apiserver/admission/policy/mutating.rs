@@ -189,8 +189,8 @@ async fn one(
 ) -> Result<Result<Option<Value>, String>, Failure> {
     let (policy, row, own) = (&*invocation.hook.policy, &invocation.row, attributes.row);
     let subresource = attributes.subresource;
-    let old = old.map(|old| matching::convert_for(own, row, subresource, old)).transpose()?;
-    let mut object = matching::convert_for(own, row, subresource, seen)?.into_owned();
+    let old = super::shown(server, attributes, row, old).await?;
+    let mut object = matching::convert_for(server, own, row, subresource, seen).await?.into_owned();
     let param = invocation.param.as_deref();
     let setting = Setting { attributes, row, policy, old: old.as_deref(), param, namespace, permissions };
     if !policy.conditions.is_empty() {
@@ -218,7 +218,7 @@ async fn one(
         }
         tracing::debug!(policy = policy.name, why, "a mutation fails; the request passes without it");
     }
-    let object = matching::convert_for(row, own, subresource, &object)?.into_owned();
+    let object = matching::convert_for(server, row, own, subresource, &object).await?.into_owned();
     Ok(Ok(Some(object)))
 }
 
@@ -265,9 +265,11 @@ fn mutate(
 /// As complete as the kind wants it.
 fn completed(mut object: Value, row: &Row, subresource: Option<&str>) -> Result<Value, String> {
     let kind = kind_of(row, subresource);
-    typed::check(&mut object, kind, &[], Strictness::Strict).map_err(|failure| failure.message)?;
     if kind[2] == row.kind {
+        typed::check_row(&mut object, row, &[], Strictness::Strict).map_err(|failure| failure.message)?;
         row.default(&mut object);
+    } else {
+        typed::check(&mut object, kind, &[], Strictness::Strict).map_err(|failure| failure.message)?;
     }
     Ok(object)
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use api::{Fields, LabelSelector, Row};
 use serde_json::Value;
 
+use crate::cache::Stored;
 use crate::server::ApiServer;
+use crate::verbs;
 
 /// `paramRef` of a binding.
 pub struct ParamRef {
@@ -54,7 +56,7 @@ pub async fn collect(
         found.extend(read(server, &row, namespace, &reference.name).await?);
     } else if let Some(selector) = &reference.selector {
         let selector = selector.as_ref().map_err(Clone::clone)?;
-        found.extend(select(server, &row, namespace, selector));
+        found.extend(select(server, &row, namespace, selector).await?);
     } else {
         return Err("one of name or selector must be provided".to_owned());
     }
@@ -66,8 +68,8 @@ pub async fn collect(
 
 fn find_row(server: &ApiServer, api_version: &str, kind: &str) -> Option<Arc<Row>> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let is = |row: &&Arc<Row>| row.resource.group == group && row.resource.version == version && row.kind == kind;
-    server.rows().find(is).cloned()
+    let is = |row: &Arc<Row>| row.resource.group == group && row.resource.version == version && row.kind == kind;
+    server.rows().into_iter().find(is)
 }
 
 fn prefix(row: &Row) -> String {
@@ -86,18 +88,29 @@ async fn read(server: &ApiServer, row: &Row, namespace: &str, name: &str) -> Res
             server.storage().read(&key, prefix.len()).await.map_err(|failure| failure.message)?
         }
     };
-    Ok(stored.and_then(|stored| served(row, &stored.value)))
+    match stored {
+        Some(stored) => served(server, row, &stored).await.map(Some),
+        None => Ok(None),
+    }
 }
 
-fn select(server: &ApiServer, row: &Row, namespace: &str, selector: &LabelSelector) -> Vec<Value> {
-    let Some(params) = server.cache().resource(prefix(row).as_bytes()) else { return Vec::new() };
-    let objects = params.objects(Some(namespace).filter(|namespace| !namespace.is_empty()));
-    let decoded = objects.iter().filter_map(|stored| served(row, &stored.value));
-    decoded.filter(|object| selector.matches_object(object)).collect()
+async fn select(
+    server: &ApiServer,
+    row: &Row,
+    namespace: &str,
+    selector: &LabelSelector,
+) -> Result<Vec<Value>, String> {
+    let Some(params) = server.cache().resource(prefix(row).as_bytes()) else { return Ok(Vec::new()) };
+    let mut selected = Vec::new();
+    for stored in params.objects(Some(namespace).filter(|namespace| !namespace.is_empty())) {
+        let object = served(server, row, &stored).await?;
+        if selector.matches_object(&object) {
+            selected.push(object);
+        }
+    }
+    Ok(selected)
 }
 
-fn served(row: &Row, stored: &[u8]) -> Option<Value> {
-    let mut object: Value = serde_json::from_slice(stored).ok()?;
-    row.to_served(&mut object);
-    Some(object)
+async fn served(server: &ApiServer, row: &Row, stored: &Stored) -> Result<Value, String> {
+    verbs::object(server, row, stored).await.map_err(|failure| failure.message)
 }

@@ -44,8 +44,7 @@ async fn keep(server: &ApiServer, stored: &[u8]) {
 }
 
 async fn write(server: &ApiServer, policy: &Value, generation: i64) -> Result<(), Failure> {
-    let rows: Vec<_> = server.rows().cloned().collect();
-    let warnings = typecheck::warnings(policy, &rows);
+    let warnings = typecheck::warnings(policy, &server.rows());
     let checked = if warnings.is_empty() { json!({}) } else { json!({"expressionWarnings": warnings}) };
     let resource = Resource {
         group: "admissionregistration.k8s.io".into(),

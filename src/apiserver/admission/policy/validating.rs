@@ -109,18 +109,12 @@ impl ValidatingAdmissionPolicy {
                 if hook.needs_namespace && namespace.is_none() {
                     namespace = super::namespace_of(server, attributes).await?;
                 }
-                let shown = |object: Option<&Value>| {
-                    let shown =
-                        object.map(|one| matching::convert_for(attributes.row, &row, attributes.subresource, one));
-                    shown.transpose().map(|shown| shown.map(std::borrow::Cow::into_owned))
-                };
-                let same = row.resource == attributes.row.resource;
-                let (converted, converted_old) = if same { (None, None) } else { (shown(object)?, shown(old)?) };
-                let (object, old) = if same { (object, old) } else { (converted.as_ref(), converted_old.as_ref()) };
+                let seen = super::shown(server, attributes, &row, object).await?;
+                let seen_old = super::shown(server, attributes, &row, old).await?;
                 for param in found {
                     let evaluated = permissions.settle(server, || {
                         let mut input = Input::new(attributes, &row, &permissions, &policy.variables);
-                        (input.object, input.old) = (object, old);
+                        (input.object, input.old) = (seen.as_deref(), seen_old.as_deref());
                         (input.params, input.namespace) = (param.as_deref(), namespace.as_ref());
                         validate(policy, &input)
                     });
