@@ -23,6 +23,7 @@ ready_seconds_max=120
 lifeless_max=10
 changed=no
 staged=
+started=none
 trap 'rm -f "$staged"' EXIT
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 
@@ -137,6 +138,7 @@ start_plain() {
     if [ -n "$CLUSTER_TOKEN" ]; then export CLUSTER_TOKEN; else unset CLUSTER_TOKEN; fi
     # shellcheck disable=SC2086
     setsid "$bin" "$face" $CLUSTER_ARGS </dev/null >>"$log" 2>&1 &
+    started=$!
 }
 
 # Tries a command twice a second until it succeeds: wait_for SECONDS COMMAND
@@ -173,7 +175,8 @@ alive() {
     if has_systemd; then
         ! systemctl is-failed -q "$unit" && [ $(($(restarts) - restarts_before)) -lt 2 ]
     else
-        runs
+        # A slow machine takes its time until the process id is written.
+        runs || readlink "/proc/$started/exe" >/dev/null
     fi
 }
 
