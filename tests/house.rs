@@ -9,7 +9,7 @@ const WALLS: [(&str, &[&str]); 18] = [
     ("cel", &[]),
     ("cri", &[]),
     ("pki", &[]),
-    ("api", &["schema"]),
+    ("api", &["cel", "schema"]),
     ("store", &["task"]),
     ("images", &["task"]),
     ("streaming", &["task"]),

@@ -9,18 +9,20 @@
 //! | [`status`] | accepted names and conditions | `controller/{status,establish,nonstructuralschema,apiapproval}` |
 //! | [`conversion`] | reviews for conversion webhooks | `apiserver/conversion` |
 //! | [`jsonpath`] | paths of columns | client-go's `jsonpath` |
+//! | [`rules`] | rules in the expression language | `apiserver/schema/cel` |
 //! | `strategy` | how objects are completed, checked and shown | `registry/customresource` |
 
 pub mod conversion;
 pub(crate) mod embedded;
 pub mod jsonpath;
+pub mod rules;
 pub mod status;
 mod strategy;
 mod version_order;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use schema::Types;
 use schema::structural::Structural;
@@ -38,6 +40,7 @@ use crate::{
     table::{Row, Subresource},
 };
 use jsonpath::JsonPath;
+use rules::Rules;
 
 /// The finalizer that keeps a definition until its objects are gone.
 pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -93,6 +96,8 @@ pub struct Compiled {
     pub scale: Option<Scale>,
     /// The text for those who use a deprecated version.
     pub deprecation: Option<String>,
+    /// Compiled when they are needed for the first time: expressions take time.
+    rules: OnceLock<Option<Rules>>,
     selectable: Vec<SelectableField>,
     columns: Vec<Column>,
     paths: Vec<JsonPath>,
@@ -232,10 +237,16 @@ impl Compiled {
             has_status: subresources.has("status"),
             scale,
             deprecation: version.flag("deprecated").then(|| deprecation(version, spec)),
+            rules: OnceLock::new(),
             selectable: selectable.collect(),
             columns,
             paths,
         })
+    }
+
+    fn rules(&self) -> Option<&Rules> {
+        let compile = || Rules::new(self.schema.as_ref()?, true);
+        self.rules.get_or_init(compile).as_ref()
     }
 }
 

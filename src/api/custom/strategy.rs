@@ -13,6 +13,12 @@ use crate::{failure::FieldError, fields::Fields, format, print, print::Column, s
 /// Finalizers that need no domain.
 const STANDARD_FINALIZERS: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
 
+/// Reasons after which no rules are run.
+const BLOCKS_RULES: [&str; 5] =
+    ["FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"];
+const RULES_NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the \
+                                 existing errors to complete validation";
+
 impl Version {
     /// The compiled version.
     pub fn compiled(&self) -> Option<&Compiled> {
@@ -54,10 +60,11 @@ impl Version {
             embedded::validate(object, schema, errors);
             check_lists(object, old, schema, errors);
         }
-        debug_assert!(errors.len() >= first, "findings are only added");
+        self.check_rules(object, old, first, errors);
     }
 
     fn check_status(&self, object: &Value, old: &Value, errors: &mut Vec<FieldError>) {
+        let first = errors.len();
         let status_schema = self.schema().and_then(|schema| schema.properties.get("status"));
         if let (Some(status), Some(schema)) = (object.get("status"), status_schema) {
             let found = structural::validate(status, schema, old.get("status"), "status");
@@ -68,6 +75,19 @@ impl Version {
         }
         if let Some(schema) = self.schema() {
             check_lists(object, Some(old), schema, errors);
+        }
+        self.check_rules(object, Some(old), first, errors);
+    }
+
+    /// Rules count on the schema: after findings that say that it does not hold they are not run.
+    fn check_rules(&self, object: &Value, old: Option<&Value>, first: usize, errors: &mut Vec<FieldError>) {
+        let compiled = self.compiled();
+        let Some(rules) = compiled.and_then(Compiled::rules) else { return };
+        let Some(schema) = self.schema() else { return };
+        if errors.get(first..).unwrap_or_default().iter().any(|error| BLOCKS_RULES.contains(&error.reason)) {
+            errors.push(FieldError::invalid("<nil>", &Value::Null, RULES_NOT_CHECKED));
+        } else {
+            errors.extend(rules.check(object, schema, old));
         }
     }
 }

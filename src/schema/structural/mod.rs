@@ -12,6 +12,7 @@
 //! | [`prune`] | takes out what it does not know, and nulls that may not be |
 //! | [`default`] | fills in defaults |
 //! | [`values`] | checks values, with or without their predecessors |
+//! | [`older`] | which part of an older value is at the same place, and whether it is the same |
 //! | [`lists`] | sets without duplicates, maps with unique keys |
 //! | [`types`] | the schema as [`crate::Types`], for field ownership |
 //! | [`publish`] | the schema in OpenAPI documents |
@@ -23,6 +24,7 @@ mod formats;
 mod invariants;
 mod lists;
 mod numbers;
+mod older;
 mod parse;
 mod pattern;
 mod problem;
@@ -39,6 +41,7 @@ pub use default::{default, drop_nulls};
 pub use formats::is_known as is_known_format;
 pub use invariants::check;
 pub use lists::unique;
+pub use older::{Olds, is_same};
 pub use pattern::Pattern;
 pub use problem::{Kind, Problem};
 pub use prune::prune;
@@ -161,14 +164,4 @@ impl Constraints {
     pub fn junctors(&self) -> impl Iterator<Item = &Structural> {
         self.all_of.iter().chain(&self.any_of).chain(&self.one_of).chain(self.not.as_deref())
     }
-}
-
-/// The element of an older list that has the same keys as an element of a newer one; none where two have.
-pub(crate) fn same_keys<'v>(keys: &[String], element: &Value, olds: &'v [Value]) -> Option<&'v Value> {
-    let object = element.as_object()?;
-    let mut same = olds.iter().filter(|old| {
-        old.as_object().is_some_and(|old| keys.iter().all(|key| old.get(key.as_str()) == object.get(key.as_str())))
-    });
-    let found = same.next()?;
-    same.next().is_none().then_some(found)
 }

@@ -59,9 +59,4 @@ impl Problem {
         let detail = format!("must have at most {max} items");
         Problem { kind: Kind::TooMany, path: path.into(), value: Some(actual.into()), detail }
     }
-
-    /// Rules in the expression language are not looked at when there is one of these.
-    pub fn blocks_rules(&self) -> bool {
-        matches!(self.kind, Kind::Required | Kind::TypeInvalid | Kind::NotSupported | Kind::TooLong | Kind::TooMany)
-    }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::numbers::{self, Num};
 use super::problem::{Kind, Problem};
-use super::{Additional, Structural, formats, same_keys};
+use super::{Additional, Olds, Structural, formats, is_same};
 
 /// Findings that are collected for one value at most.
 const FINDINGS_MAX: usize = 1000;
@@ -82,7 +82,7 @@ impl Run {
 /// Checks a part that may have an older one at its place.
 fn correlated(schema: &Structural, value: &Value, old: Option<&Value>, path: &mut String) -> Run {
     let mut run = check(schema, value, old, path);
-    if !run.is_valid() && old == Some(value) {
+    if !run.is_valid() && old.is_some_and(|old| is_same(schema, value, old)) {
         run.findings.clear();
     }
     run
@@ -233,9 +233,9 @@ fn string(schema: &Structural, text: &str, path: &str, run: &mut Run) {
 
 fn array(schema: &Structural, items: &[Value], old: Option<&Value>, path: &mut String, run: &mut Run) {
     if let Some(element) = schema.items.as_deref() {
-        let olds = old.and_then(Value::as_array).filter(|_| schema.is_keyed_list());
+        let olds = Olds::new(schema, old);
         for (index, item) in items.iter().enumerate() {
-            let before = olds.and_then(|olds| same_keys(&schema.list_map_keys, item, olds));
+            let before = olds.find(item);
             let mark = path.len();
             let _ = write!(path, "[{index}]");
             run.merge(correlated(element, item, before, path));

@@ -6,6 +6,7 @@
 
 mod conversion;
 mod defaults;
+mod expressions;
 mod fields;
 mod schema;
 mod spec;
@@ -53,6 +54,8 @@ pub(crate) struct Rules {
     invalid_ca_bundle: bool,
     /// Versions that may keep too many selectable fields; the empty name is that of all.
     too_many_selectable: BTreeSet<String>,
+    /// Versions whose schema is what it was.
+    unchanged_schemas: BTreeSet<String>,
 }
 
 impl Rules {
@@ -67,6 +70,7 @@ impl Rules {
         map_keys: true,
         invalid_ca_bundle: true,
         too_many_selectable: BTreeSet::new(),
+        unchanged_schemas: BTreeSet::new(),
     };
 
     fn update(object: &Value, old: &Value) -> Rules {
@@ -99,8 +103,18 @@ impl Rules {
             map_keys: !has(&|schema| !schema::map_key_problems(schema, "").is_empty()),
             invalid_ca_bundle: !established || (!bundle.is_empty() && !status::is_ca_bundle(bundle)),
             too_many_selectable: fields::too_many_before(object.part("spec"), before),
+            unchanged_schemas: unchanged_schemas(object.part("spec"), before),
         }
     }
+}
+
+fn unchanged_schemas(spec: &Value, before: &Value) -> BTreeSet<String> {
+    let is_old = |version: &&Value| {
+        let same =
+            |old: &Value| old.part("name") == version.part("name") && old.part("schema") == version.part("schema");
+        before.list("versions").iter().any(same)
+    };
+    spec.list("versions").iter().filter(is_old).map(|version| version.text("name").to_owned()).collect()
 }
 
 /// What a new definition must be.

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use schema::structural::{self, Problem, Structural};
 use serde_json::Value;
 
+use super::expressions::{Expressions, Node};
 use super::{Found, Rules, defaults, field_path};
-use crate::fields::Fields;
+use crate::{custom::rules::Declared, fields::Fields};
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
@@ -40,8 +41,16 @@ const NOT_AT_ROOT: [&str; 22] = [
     "x-kubernetes-map-type",
 ];
 
-/// Checks `schema` of a version, or what stands for that of all.
-pub(super) fn check(validation: &Value, path: &str, status: bool, spec: &Value, rules: &Rules, found: &mut Found) {
+/// Checks `schema` of a version, or what stands for that of all. `version` is the version's name, the first's for all.
+pub(super) fn check(
+    validation: &Value,
+    path: &str,
+    version: &str,
+    status: bool,
+    spec: &Value,
+    rules: &Rules,
+    found: &mut Found,
+) {
     let Some(schema) = validation.at("openAPIV3Schema") else { return };
     let first = found.len();
     let path = format!("{path}.openAPIV3Schema");
@@ -52,6 +61,7 @@ pub(super) fn check(validation: &Value, path: &str, status: bool, spec: &Value, 
         found.push(Problem::forbidden(format!("{path}.nullable"), "nullable cannot be true at the root"));
     }
     let mut unreadable = None;
+    let mut sound = None;
     let must_be_structural = rules.structural
         || !spec.flag("preserveUnknownFields")
         || any(spec, |schema| schema.has("default") || has_extensions(schema));
@@ -61,20 +71,29 @@ pub(super) fn check(validation: &Value, path: &str, status: bool, spec: &Value, 
             Ok(parsed) => {
                 let problems = structural::check(&parsed, &path);
                 if problems.is_empty() {
+                    let before = found.len();
                     defaults::check(&parsed, &path, rules.pruned_defaults, found);
+                    sound = (found.len() == before).then_some(parsed);
                 } else {
                     found.extend(problems);
                 }
             }
         }
     }
-    let place = Place { defaults_forbidden: None, in_metadata: false };
-    walk(schema, &path, &place, true, rules, found);
+    // Only of a sound schema it can be told what expressions see.
+    let declared = sound.as_ref().map(|schema| (schema, Declared::new(schema, true)));
+    let node = declared.as_ref().map(|(schema, declared)| Node::root(schema, declared));
+    let place = Place { defaults_forbidden: None, in_metadata: false, uncorrelatable: None, node };
+    let mut expressions = Expressions::default();
+    expressions.costs_are_old = rules.unchanged_schemas.contains(version);
+    walk(schema, &path, &place, true, rules, &mut expressions, found);
+    found.extend(std::mem::take(&mut expressions.errors));
     if found.len() == first
         && let Some(problem) = unreadable
     {
         found.push(problem);
     }
+    found.extend(expressions.total(&path));
 }
 
 fn check_root(schema: &Value, path: &str, found: &mut Found) {
@@ -103,17 +122,30 @@ fn is_set(value: &Value) -> bool {
 
 /// Where in the schema this is.
 #[derive(Clone)]
-struct Place {
+struct Place<'s> {
     /// Why there may be no defaults.
     defaults_forbidden: Option<String>,
     /// In the type or metadata of the object or of an embedded one.
     in_metadata: bool,
+    /// The list in which elements have no keys by which their older values can be told.
+    uncorrelatable: Option<String>,
+    /// Where rules are to be compiled: not below `allOf` and the like, and not in what is not structural.
+    node: Option<Node<'s>>,
 }
 
-fn walk(schema: &Value, path: &str, place: &Place, is_root: bool, rules: &Rules, found: &mut Found) {
+fn walk(
+    schema: &Value,
+    path: &str,
+    place: &Place<'_>,
+    is_root: bool,
+    rules: &Rules,
+    expressions: &mut Expressions,
+    found: &mut Found,
+) {
     if !schema.is_object() {
         return;
     }
+    let before = found.len();
     check_keywords(schema, path, place, rules, found);
     if let Some(additional) = schema.at("additionalProperties") {
         let has_properties = schema.map("properties").is_some_and(|map| !map.is_empty());
@@ -121,14 +153,14 @@ fn walk(schema: &Value, path: &str, place: &Place, is_root: bool, rules: &Rules,
             let text = "additionalProperties and properties are mutual exclusive";
             found.push(Problem::forbidden(format!("{path}.additionalProperties"), text));
         }
-        let mut place = place.clone();
+        let mut place = Place { node: place.node.and_then(Node::additional), ..place.clone() };
         if place.in_metadata {
             place.defaults_forbidden = Some("inside additionalProperties applying to object metadata".to_owned());
         }
-        walk(additional, &format!("{path}.additionalProperties"), &place, false, rules, found);
+        walk(additional, &format!("{path}.additionalProperties"), &place, false, rules, expressions, found);
     }
     for (name, property) in schema.map("properties").into_iter().flatten() {
-        let mut place = place.clone();
+        let mut place = Place { node: place.node.and_then(|node| node.field(name)), ..place.clone() };
         let is_meta = matches!(name.as_str(), "metadata" | "kind" | "apiVersion");
         if is_meta && (is_root || schema.flag("x-kubernetes-embedded-resource")) {
             place.in_metadata = true;
@@ -136,33 +168,43 @@ fn walk(schema: &Value, path: &str, place: &Place, is_root: bool, rules: &Rules,
                 place.defaults_forbidden = Some(format!("in top-level {name}"));
             }
         }
-        walk(property, &format!("{path}.properties[{name}]"), &place, false, rules, found);
+        walk(property, &format!("{path}.properties[{name}]"), &place, false, rules, expressions, found);
     }
-    walk(schema.part("not"), &format!("{path}.not"), place, false, rules, found);
+    let nested = Place { node: None, ..place.clone() };
+    walk(schema.part("not"), &format!("{path}.not"), &nested, false, rules, expressions, found);
     for name in ["allOf", "oneOf", "anyOf"] {
         for (index, one) in schema.list(name).iter().enumerate() {
-            walk(one, &format!("{path}.{name}[{index}]"), place, false, rules, found);
+            walk(one, &format!("{path}.{name}[{index}]"), &nested, false, rules, expressions, found);
         }
     }
     for (name, definition) in schema.map("definitions").into_iter().flatten() {
-        walk(definition, &format!("{path}.definitions[{name}]"), place, false, rules, found);
+        walk(definition, &format!("{path}.definitions[{name}]"), &nested, false, rules, expressions, found);
+    }
+    let mut inner = Place { node: place.node.and_then(Node::items), ..place.clone() };
+    if schema.text("x-kubernetes-list-type") != "map" {
+        inner.uncorrelatable = Some(path.to_owned());
     }
     match schema.part("items") {
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                walk(item, &format!("{path}.items[{index}]"), place, false, rules, found);
+                walk(item, &format!("{path}.items[{index}]"), &inner, false, rules, expressions, found);
             }
         }
-        items => walk(items, &format!("{path}.items"), place, false, rules, found),
+        items => walk(items, &format!("{path}.items"), &inner, false, rules, expressions, found),
     }
     check_extensions(schema, path, rules, found);
     if rules.map_keys {
         found.extend(map_key_problems(schema, path));
     }
     check_rules(schema, path, found);
+    if let Some(node) = place.node
+        && found.len() == before
+    {
+        expressions.check(node, schema, path, place.uncorrelatable.as_deref());
+    }
 }
 
-fn check_keywords(schema: &Value, path: &str, place: &Place, rules: &Rules, found: &mut Found) {
+fn check_keywords(schema: &Value, path: &str, place: &Place<'_>, rules: &Rules, found: &mut Found) {
     if rules.property_types && !has_known_type(schema) {
         found.push(Problem::not_supported(format!("{path}.type"), schema.text("type"), &TYPES));
     }

@@ -102,7 +102,15 @@ fn check_version(version: &Value, path: &str, common: &Common, spec: &Value, rul
     check_deprecation(version, path, found);
     if !common.schema {
         let status = version.part("subresources").has("status");
-        schemas::check(version.part("schema"), &format!("{path}.schema"), status, spec, rules, found);
+        schemas::check(
+            version.part("schema"),
+            &format!("{path}.schema"),
+            version.text("name"),
+            status,
+            spec,
+            rules,
+            found,
+        );
     }
     if !common.subresources {
         check_subresources(version.part("subresources"), &format!("{path}.subresources"), found);
@@ -120,7 +128,7 @@ fn check_version(version: &Value, path: &str, common: &Common, spec: &Value, rul
 fn check_common(first: &Value, common: &Common, spec: &Value, rules: &Rules, found: &mut Found) {
     if common.schema {
         let status = spec.list("versions").iter().any(|version| version.part("subresources").has("status"));
-        schemas::check(first.part("schema"), "spec.validation", status, spec, rules, found);
+        schemas::check(first.part("schema"), "spec.validation", first.text("name"), status, spec, rules, found);
     }
     if common.subresources {
         check_subresources(first.part("subresources"), "spec.subresources", found);

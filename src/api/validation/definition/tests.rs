@@ -194,3 +194,102 @@ fn what_nothing_checks_is_warned_of() {
     assert_eq!(warnings(&object, None), ["unrecognized format \"made-up\""]);
     assert_eq!(warnings(&object, Some(&object)), [""; 0]);
 }
+
+fn with_rules(properties: Value, rules: Value) -> Value {
+    definition(json!({"type": "object", "properties": {
+        "spec": {"type": "object", "properties": properties, "x-kubernetes-validations": rules}}}))
+}
+
+#[test]
+fn rules_must_compile() {
+    let base = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0]";
+    let shown = |rule: &str, message: &str| {
+        json!({"Rule": rule, "Message": "", "MessageExpression": message, "Reason": null, "FieldPath": "",
+            "OptionalOldSelf": null})
+    };
+    let properties = json!({"x": {"type": "integer"}});
+    let one = |rule: Value| found(&with_rules(properties.clone(), json!([rule])));
+    assert_eq!(
+        one(json!({"rule": "self.x == 100", "messageExpression": "'x is ' + (self.x > 0 ? 'more' : 'less')"})),
+        [""; 0]
+    );
+    let [unknown] = one(json!({"rule": "self.z == 100"})).try_into().unwrap();
+    assert!(
+        unknown.starts_with(&format!(
+            "{base}.rule: Invalid value: {}: compilation failed: ERROR: <input>:1:5: undefined field 'z'",
+            shown("self.z == 100", "")
+        )),
+        "{unknown}"
+    );
+    let [syntax] = one(json!({"rule": "self = 42"})).try_into().unwrap();
+    assert!(syntax.contains("compilation failed: ERROR: <input>:1:6: Syntax error"), "{syntax}");
+    assert_eq!(
+        one(json!({"rule": "self.x"})),
+        [format!("{base}.rule: Invalid value: {}: cel expression must evaluate to a bool", shown("self.x", ""))]
+    );
+    assert_eq!(
+        one(json!({"rule": "self.x > 1", "messageExpression": "1"})),
+        [format!(
+            "{base}.messageExpression: Invalid value: {}: messageExpression must evaluate to a string",
+            shown("self.x > 1", "1")
+        )]
+    );
+    assert_eq!(
+        one(json!({"rule": "self.x > 1", "optionalOldSelf": true})),
+        [format!("{base}.optionalOldSelf: Invalid value: true: may not be set if oldSelf is not used in rule")]
+    );
+    let list = json!({"l": {"type": "array", "items": {"type": "integer", "x-kubernetes-validations": [{"rule": "self > oldSelf"}]}}});
+    let path = "spec.validation.openAPIV3Schema.properties[spec].properties[l]";
+    assert_eq!(
+        found(&with_rules(list, json!([]))),
+        [format!(
+            "{path}.items.x-kubernetes-validations[0].rule: Invalid value: \"self > oldSelf\": oldSelf cannot be used \
+             on the uncorrelatable portion of the schema within {path}"
+        )]
+    );
+}
+
+#[test]
+fn rules_may_not_cost_too_much() {
+    let rule = json!([{"rule": "self.all(s, s == 'string constant')"}]);
+    let inner = json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-validations": rule});
+    let unbounded = json!({"x": {"type": "array", "items": inner}});
+    let advice = "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and \
+                  strings are declared)";
+    let base = "spec.validation.openAPIV3Schema";
+    let path = format!("{base}.properties[spec].properties[x].items.x-kubernetes-validations[0].rule");
+    let object = with_rules(unbounded, json!([]));
+    assert_eq!(
+        found(&object),
+        [
+            format!("{path}: Forbidden: estimated rule cost exceeds budget by factor of more than 100x {advice}"),
+            format!(
+                "{path}: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+            ),
+            format!(
+                "{base}: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of more than 100x {advice}"
+            ),
+        ]
+    );
+    let mut errors = Vec::new();
+    update(&object, &object, None, &mut errors);
+    assert!(!errors.iter().any(|error| error.to_string().contains("estimated rule cost exceeds")), "{errors:?}");
+    let inner = json!({"type": "array", "maxItems": 10, "items": {"type": "string", "maxLength": 10}, "x-kubernetes-validations": rule});
+    let bounded = json!({"x": {"type": "array", "maxItems": 10, "items": inner}});
+    assert_eq!(found(&with_rules(bounded, json!([]))), [""; 0]);
+}
+
+#[test]
+fn defaults_must_keep_the_rules() {
+    let with = |default: i64| {
+        let x = json!({"type": "integer", "default": default, "x-kubernetes-validations": [{"rule": "self > 0"}]});
+        found(&with_rules(json!({"x": x}), json!([])))
+    };
+    assert_eq!(with(1), [""; 0]);
+    assert_eq!(
+        with(0),
+        [
+            "spec.validation.openAPIV3Schema.properties[spec].properties[x].default: Invalid value: 0: failed rule: self > 0"
+        ]
+    );
+}
