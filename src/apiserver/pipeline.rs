@@ -287,7 +287,7 @@ async fn short(
         Answered::Stored(stored) if form == Form::JSON => {
             respond::bytes(outcome.code, form.content_type(), stored.served())
         }
-        Answered::List(listed) if form == Form::JSON => respond::list(listed.head(), listed.objects, &parts.headers),
+        Answered::List(listed) if form == Form::JSON => respond::list(listed, &parts.headers),
         body => {
             let value = shape::of_answer(&row, &body, form.shape, asked.include, now)?;
             respond::value(outcome.code, &value, form)

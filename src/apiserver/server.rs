@@ -126,7 +126,7 @@ impl ApiServer {
         let body = match outcome.body {
             Answered::Stored(stored) => stored.served(),
             Answered::Value(value) => Bytes::from(value.to_string()),
-            Answered::List(list) => respond::whole_list(list.head(), list.objects),
+            Answered::List(list) => respond::whole_list(list),
         };
         Ok(Answer { code: outcome.code, body, warnings: outcome.warnings })
     }

@@ -1,10 +1,14 @@
 //! Custom resources through the in-process door, on a real store.
 
 use api::{Call, EventKind, PatchKind, Resource, Verb};
+use bytes::Bytes;
 use futures::StreamExt;
+use http::{Request, Response};
+use http_body_util::Full;
 use serde_json::{Value, json};
 
 use crate::testing::Fixture;
+use crate::webhook::testing::{Program, answer};
 
 const GROUP: &str = "apiextensions.k8s.io";
 
@@ -255,4 +259,89 @@ async fn a_definition_takes_its_objects_with_it() {
         assert!(attempt < 500, "and with it the resource");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn rules_hold_for_objects_and_for_their_status() {
+    let t = Fixture::start().await;
+    let mut object = definition();
+    for version in object["spec"]["versions"].as_array_mut().unwrap() {
+        let parts = &mut version["schema"]["openAPIV3Schema"]["properties"];
+        parts["spec"]["x-kubernetes-validations"] = json!([
+            {"rule": "self.replicas <= 10", "message": "at most ten"}, {"rule": "self.replicas >= oldSelf.replicas"}]);
+        parts["status"]["x-kubernetes-validations"] = json!([{"rule": "self.replicas > 0"}]);
+    }
+    let mut bad = object.clone();
+    bad["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"][0]["rule"] =
+        json!("self.z == 1");
+    let failure = t.create(GROUP, "customresourcedefinitions", bad).await.unwrap_err();
+    assert!(failure.message.contains("undefined field 'z'"), "{failure:?}");
+    established(&t, object).await;
+    let create = |replicas: Value| ask(Verb::Create, "v1", "widgets", Some(widget("a", json!({"replicas": replicas}))));
+    let failure = t.call(create(json!(11))).await.unwrap_err();
+    assert_eq!(failure.message, "Widget.example.com \"a\" is invalid: spec: Invalid value: at most ten");
+    let failure = t.call(create(json!("x"))).await.unwrap_err();
+    assert!(
+        failure.message.contains("<nil>: Invalid value: null: some validation rules were not checked"),
+        "{failure:?}"
+    );
+    let mut created = t.call(create(json!(5))).await.unwrap();
+    created["spec"]["replicas"] = json!(4);
+    let failure = t.call(ask(Verb::Update, "v1", "widgets/a", Some(created.clone()))).await.unwrap_err();
+    assert!(
+        failure.message.ends_with("spec: Invalid value: failed rule: self.replicas >= oldSelf.replicas"),
+        "{failure:?}"
+    );
+    created["status"] = json!({"replicas": 0});
+    let failure = t.call(ask(Verb::Update, "v1", "widgets/a/status", Some(created.clone()))).await.unwrap_err();
+    assert!(failure.message.ends_with("status: Invalid value: failed rule: self.replicas > 0"), "{failure:?}");
+    created["status"] = json!({"replicas": 1});
+    t.call(ask(Verb::Update, "v1", "widgets/a/status", Some(created))).await.unwrap();
+}
+
+/// Converts `spec.colour` to `spec.color` and back, as a webhook would.
+async fn convert(request: Request<Bytes>) -> Response<Full<Bytes>> {
+    let review: Value = serde_json::from_slice(request.body()).unwrap();
+    let desired = review["request"]["desiredAPIVersion"].as_str().unwrap();
+    let (from, to) = if desired.ends_with("v1") { ("color", "colour") } else { ("colour", "color") };
+    let mut objects = review["request"]["objects"].clone();
+    for object in objects.as_array_mut().unwrap() {
+        object["apiVersion"] = json!(desired);
+        if let Some(value) = object["spec"].as_object_mut().unwrap().remove(from) {
+            object["spec"][to] = value;
+        }
+    }
+    let body = json!({"apiVersion": review["apiVersion"], "kind": "ConversionReview", "response": {
+        "uid": review["request"]["uid"], "convertedObjects": objects, "result": {"status": "Success"}}});
+    answer(200, body.to_string())
+}
+
+#[tokio::test]
+async fn a_webhook_converts_between_versions() {
+    let t = Fixture::start().await;
+    let program = Program::start("converter", convert).await;
+    let mut object = definition();
+    object["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+        "conversionReviewVersions": ["v1"], "clientConfig": program.client_config("/convert")}});
+    let second = &mut object["spec"]["versions"][1];
+    let fields = second["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"].as_object_mut().unwrap();
+    let colour = fields.remove("colour").unwrap();
+    fields.insert("color".to_owned(), json!({"type": colour["type"]}));
+    second["selectableFields"] = json!([{"jsonPath": ".spec.color"}]);
+    established(&t, object).await;
+    let mut watch = t.server.watch(&t.admin, ask(Verb::Watch, "v2", "widgets", None));
+    let blue = widget("a", json!({"replicas": 1, "colour": "blue"}));
+    t.call(ask(Verb::Create, "v1", "widgets", Some(blue))).await.unwrap();
+    let mut second = t.call(ask(Verb::Get, "v2", "widgets/a", None)).await.unwrap();
+    assert_eq!(second["spec"], json!({"replicas": 1, "color": "blue"}));
+    let event = watch.next().await.unwrap().unwrap();
+    assert_eq!(event.object.decode::<Value>().unwrap()["spec"]["color"], "blue");
+    second["spec"]["color"] = json!("green");
+    t.call(ask(Verb::Update, "v2", "widgets/a", Some(second))).await.unwrap();
+    let first = t.call(ask(Verb::Get, "v1", "widgets/a", None)).await.unwrap();
+    assert_eq!(first["spec"], json!({"replicas": 1, "colour": "green"}));
+    let mut list = ask(Verb::List, "v2", "widgets", None);
+    list.options.field_selector = Some("spec.color=green".to_owned());
+    let list = t.call(list).await.unwrap();
+    assert_eq!((&list["items"][0]["spec"]["color"], &list["items"][0]["kind"]), (&json!("green"), &json!("Widget")));
 }

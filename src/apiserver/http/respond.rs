@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::body::Body;
 use super::negotiate::{self, Form};
 use crate::cache::Stored;
+use crate::verbs::Listed;
 
 /// Bodies from this size on are compressed for clients that take it (upstream: 128 KiB).
 const GZIP_FROM_BYTES: usize = 128 * 1024;
@@ -95,10 +96,10 @@ fn encoded(headers: &mut HeaderMap) {
 }
 
 /// A list, sent piece by piece from the stored bytes.
-pub fn list(head: String, objects: Vec<Arc<Stored>>, request: &HeaderMap) -> Response<Body> {
-    let total: usize = objects.iter().map(|object| object.served_bytes_max()).sum();
+pub fn list(listed: Listed, request: &HeaderMap) -> Response<Body> {
+    let total: usize = listed.objects.iter().map(|object| object.served_bytes_max()).sum();
     if total <= PIECE_BYTES {
-        let mut pieces = Pieces::new(head, objects);
+        let mut pieces = Pieces::new(listed);
         let mut all = Vec::with_capacity(total + 256);
         while pieces.next(&mut all) {}
         return bytes(200, "application/json", Bytes::from(all));
@@ -107,7 +108,7 @@ pub fn list(head: String, objects: Vec<Arc<Stored>>, request: &HeaderMap) -> Res
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    let pieces = Pieces::new(head, objects);
+    let pieces = Pieces::new(listed);
     let body = if total >= GZIP_FROM_BYTES && negotiate::gzip(request) {
         encoded(headers);
         let encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -142,10 +143,10 @@ pub fn list(head: String, objects: Vec<Arc<Stored>>, request: &HeaderMap) -> Res
 }
 
 /// All of a list in one piece.
-pub fn whole_list(head: String, objects: Vec<Arc<Stored>>) -> Bytes {
-    let total: usize = objects.iter().map(|object| object.served_bytes_max()).sum();
-    let mut all = Vec::with_capacity(total + head.len() + 8);
-    let mut pieces = Pieces::new(head, objects);
+pub fn whole_list(listed: Listed) -> Bytes {
+    let total: usize = listed.objects.iter().map(|object| object.served_bytes_max()).sum();
+    let mut all = Vec::with_capacity(total + 256);
+    let mut pieces = Pieces::new(listed);
     while pieces.next(&mut all) {}
     Bytes::from(all)
 }
@@ -155,11 +156,14 @@ struct Pieces {
     head: Option<String>,
     objects: std::vec::IntoIter<Arc<Stored>>,
     first: bool,
+    /// Items say their kind: those of custom resources do.
+    typed: bool,
 }
 
 impl Pieces {
-    fn new(head: String, objects: Vec<Arc<Stored>>) -> Pieces {
-        Pieces { head: Some(head), objects: objects.into_iter(), first: true }
+    fn new(listed: Listed) -> Pieces {
+        let typed = listed.row.custom.is_some();
+        Pieces { head: Some(listed.head()), objects: listed.objects.into_iter(), first: true, typed }
     }
 
     /// Appends about one piece; false when it was the last.
@@ -176,7 +180,11 @@ impl Pieces {
             if !std::mem::take(&mut self.first) {
                 out.put_u8(b',');
             }
-            object.write_item(out);
+            if self.typed {
+                object.write(out);
+            } else {
+                object.write_item(out);
+            }
         }
         true
     }

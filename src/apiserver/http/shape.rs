@@ -43,7 +43,8 @@ pub fn of_answer(
         (Answered::Stored(stored), Shape::Object) => decode(stored),
         (Answered::Value(value), Shape::Object) => Ok(value.clone()),
         (Answered::List(listed), Shape::Object) => {
-            let items = listed.objects.iter().map(decode_item).collect::<Result<Vec<_>, _>>()?;
+            let item = if listed.row.custom.is_some() { decode } else { decode_item };
+            let items = listed.objects.iter().map(item).collect::<Result<Vec<_>, _>>()?;
             Ok(list(&listed.row.api_version(), &listed.row.list_kind, listed.metadata(), items))
         }
         (Answered::Stored(stored), Shape::Table) => {
