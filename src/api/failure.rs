@@ -287,12 +287,21 @@ impl FieldError {
         FieldError::with("FieldValueInvalid", field, "Invalid value", Some(value), detail)
     }
 
+    /// Wrong without one value that is to blame.
+    pub fn invalid_as_a_whole(field: impl Into<String>, detail: &str) -> FieldError {
+        FieldError::with("FieldValueInvalid", field, "Invalid value", None, detail)
+    }
+
     pub fn duplicate(field: impl Into<String>, value: &Value) -> FieldError {
         FieldError::with("FieldValueDuplicate", field, "Duplicate value", Some(value), "")
     }
 
     pub fn not_found(field: impl Into<String>, value: &Value) -> FieldError {
         FieldError::with("FieldValueNotFound", field, "Not found", Some(value), "")
+    }
+
+    pub fn not_found_because(field: impl Into<String>, value: &Value, detail: &str) -> FieldError {
+        FieldError::with("FieldValueNotFound", field, "Not found", Some(value), detail)
     }
 
     pub fn forbidden(field: impl Into<String>, detail: &str) -> FieldError {

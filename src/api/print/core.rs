@@ -196,3 +196,21 @@ pub(crate) const RUNTIME_CLASSES: &[Column] =
 pub(crate) fn runtime_class(object: &Value, now: Timestamp) -> Vec<Value> {
     vec![name(object), object.text("handler").into(), since(object, now)]
 }
+
+pub(crate) const COMPONENT_STATUSES: &[Column] = &[
+    Column::name(),
+    Column::string("Status", "Whether it is well."),
+    Column::string("Message", "What it says."),
+    Column::string("Error", "What keeps it from being well."),
+];
+
+pub(crate) fn component_status(object: &Value, _now: Timestamp) -> Vec<Value> {
+    let none = Value::Null;
+    let healthy = object.list("conditions").iter().find(|one| one.text("type") == "Healthy").unwrap_or(&none);
+    let status = match healthy.text("status") {
+        "" => "Unknown",
+        "True" => "Healthy",
+        _ => "Unhealthy",
+    };
+    vec![name(object), status.into(), healthy.text("message").into(), healthy.text("error").into()]
+}

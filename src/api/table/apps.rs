@@ -103,6 +103,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         namespaced("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
             .show(print::DISRUPTION_BUDGETS, print::disruption_budget)
             .validate(validation::autoscaling::disruption_budget)
+            .validate_update(validation::autoscaling::disruption_budget_update)
             .short(&["pdb"])
             .status()
             .generation()

@@ -40,6 +40,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .show(print::INGRESSES, print::ingress)
             .prepare_create(kinds::ingress_create)
             .validate(validation::network::ingress)
+            .validate_update(validation::balancer::ingress_update)
             .default(defaults::service::ingress)
             .short(&["ing"])
             .key("ingress")
@@ -86,10 +87,13 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         global(storage, "v1", "csinodes", "CSINode")
             .show(print::CSI_NODES, print::csi_node)
             .validate(validation::storage::csi_node)
+            .validate_update(validation::storage::csi_node_update)
             .default(defaults::storage::csi_node)
             .conditional(),
         namespaced(storage, "v1", "csistoragecapacities", "CSIStorageCapacity")
             .show(print::CAPACITIES, print::capacity)
+            .validate(validation::storage::capacity)
+            .validate_update(validation::storage::capacity_update)
             .default(defaults::storage::capacity)
             .conditional(),
         global(storage, "v1", "storageclasses", "StorageClass")
@@ -108,18 +112,29 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status(),
         global(storage, "v1", "volumeattributesclasses", "VolumeAttributesClass")
             .show(print::ATTRIBUTES_CLASSES, print::attributes_class)
+            .validate(validation::storage::attributes_class)
+            .validate_update(validation::storage::attributes_class_update)
             .short(&["vac"]),
-        global(resource, "v1", "deviceclasses", "DeviceClass").show(print::NAME_AGE, print::name_age).generation(),
+        global(resource, "v1", "deviceclasses", "DeviceClass")
+            .show(print::NAME_AGE, print::name_age)
+            .validate(validation::claims::device_class)
+            .generation(),
         namespaced(resource, "v1", "resourceclaims", "ResourceClaim")
             .prepare_update(kinds::strict_status_update)
             .show(print::RESOURCE_CLAIMS, print::resource_claim)
+            .validate(validation::claims::claim)
+            .validate_update(validation::claims::claim_update)
             .default(defaults::cluster::resource_claim)
             .status(),
         namespaced(resource, "v1", "resourceclaimtemplates", "ResourceClaimTemplate")
             .show(print::NAME_AGE, print::name_age)
+            .validate(validation::claims::claim_template)
+            .validate_update(validation::claims::claim_template_update)
             .default(defaults::cluster::resource_claim_template),
         global(resource, "v1", "resourceslices", "ResourceSlice")
             .show(print::RESOURCE_SLICES, print::resource_slice)
+            .validate(validation::devices::slice)
+            .validate_update(validation::devices::slice_update)
             .generation()
             .select(&[Field::text("spec.nodeName"), Field::text("spec.driver")]),
     ]);

@@ -60,13 +60,18 @@ pub(super) fn add(rows: &mut Vec<Built>) {
     let wide = |plural, kind| global("", "v1", plural, kind);
     rows.extend([
         core("bindings", "Binding").computed(CREATE),
-        wide("componentstatuses", "ComponentStatus").computed(&[Verb::Get, Verb::List]).short(&["cs"]),
+        wide("componentstatuses", "ComponentStatus")
+            .show(print::COMPONENT_STATUSES, print::component_status)
+            .computed(&[Verb::Get, Verb::List])
+            .deprecated("1.19", "")
+            .short(&["cs"]),
         core("configmaps", "ConfigMap")
             .show(print::CONFIG_MAPS, print::config_map)
             .validate(validation::config::config_map)
             .validate_update(validation::config::config_map_update)
             .short(&["cm"]),
         core("endpoints", "Endpoints")
+            .deprecated("1.33", "; use discovery.k8s.io/v1 EndpointSlice")
             .show(print::ENDPOINTS, print::endpoints)
             .validate(validation::service::endpoints)
             .short(&["ep"])

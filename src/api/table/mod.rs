@@ -27,6 +27,7 @@ use crate::{
 mod admission;
 mod apps;
 mod authorization;
+mod beta;
 mod cluster;
 mod core;
 mod extension;
@@ -96,6 +97,8 @@ pub struct Row {
     pub strategy: Arc<dyn Strategy>,
     /// Of a custom resource, the version of its definition.
     pub custom: Option<Arc<custom::Version>>,
+    /// What users are told who still ask for it.
+    pub deprecation: Option<Text>,
 }
 
 /// Built-in rows, by group and then by name.
@@ -127,6 +130,7 @@ impl Row {
             name_rule: meta::NameRule::Subdomain,
             strategy: Arc::new(Functions::PLAIN),
             custom: None,
+            deprecation: None,
             resource,
             kind,
         }
@@ -257,6 +261,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     cluster::add(&mut rows);
     admission::add(&mut rows);
     extension::add(&mut rows);
+    beta::add(&mut rows);
     let mut by_plural = HashMap::new();
     let mut by_kind = HashMap::new();
     for (index, built) in rows.iter().enumerate() {
@@ -349,6 +354,13 @@ impl Built {
     fn computed(mut self, verbs: &'static [Verb]) -> Built {
         self.row.stored = false;
         self.verbs(verbs)
+    }
+
+    /// Since a release; `more` says until when it is there and what to use instead.
+    fn deprecated(mut self, since: &str, more: &str) -> Built {
+        let text = format!("{} {} is deprecated in v{since}+{more}", self.row.api_version(), self.kind);
+        self.row.deprecation = Some(text.into());
+        self
     }
 
     fn off(mut self) -> Built {

@@ -157,6 +157,18 @@ pub fn disruption_budget(object: &Value, errors: &mut Vec<FieldError>) {
     check.one_of(spec, &path, "unhealthyPodEvictionPolicy", &["AlwaysAllow", "IfHealthyBudget"]);
 }
 
+pub fn disruption_budget_update(object: &Value, _old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
+    if subresource != Some("status") {
+        return disruption_budget(object, errors);
+    }
+    let check = &mut Check { errors };
+    let root = Path::Root;
+    let path = root.field("status");
+    for name in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+        check.not_negative(object.part("status"), &path, name);
+    }
+}
+
 pub fn priority_class(object: &Value, errors: &mut Vec<FieldError>) {
     let check = &mut Check { errors };
     let root = Path::Root;

@@ -1,11 +1,16 @@
-//! Jobs and CronJobs. Success and failure policies are checked in outline only.
+//! Jobs and CronJobs.
 
 use serde_json::Value;
 
-use super::{Check, labels, pod, same};
+use super::{Check, job_policies, labels, pod, same};
 use crate::{failure::FieldError, fields::Fields, path::Path};
 
 const INDEXED_PARALLELISM_MAX: i64 = 100_000;
+const FAILED_INDEXES_MAX: i64 = 100_000;
+/// From here on there are so many indexes that fewer may run or fail at once.
+const MANY_COMPLETIONS: i64 = 100_000;
+const AT_MANY_COMPLETIONS_MAX: i64 = 10_000;
+const MANAGED_BY_BYTES_MAX: usize = 63;
 
 pub fn job(object: &Value, errors: &mut Vec<FieldError>) {
     let check = &mut Check { errors };
@@ -47,11 +52,21 @@ fn job_spec(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
                 format!("must be less than or equal to {INDEXED_PARALLELISM_MAX} when completion mode is Indexed");
             check.invalid(&path.field("parallelism"), &parallelism.into(), &text);
         }
+        indexes(check, spec, path);
+        job_policies::success(check, spec, path);
     } else {
         for name in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
             if let Some(value) = spec.at(name) {
                 check.invalid(&path.field(name), value, "requires indexed completion mode");
             }
+        }
+    }
+    job_policies::failure(check, spec, path);
+    if let Some(manager) = spec.at("managedBy").and_then(Value::as_str) {
+        let path = path.field("managedBy");
+        check.domain_prefixed(&path, manager);
+        if manager.len() > MANAGED_BY_BYTES_MAX {
+            check.errors.push(FieldError::too_long(&path, MANAGED_BY_BYTES_MAX));
         }
     }
     check.one_of(spec, path, "podReplacementPolicy", &["Failed", "TerminatingOrFailed"]);
@@ -73,6 +88,35 @@ fn job_spec(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
             }
         }
         _ => check.not_supported(&path, &restart.into(), &["OnFailure", "Never"]),
+    }
+}
+
+/// How many indexes may fail, and how many may run at once where there are very many.
+fn indexes(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
+    let completions = spec.int("completions");
+    let failed = path.field("maxFailedIndexes");
+    if let Some(max) = spec.int("maxFailedIndexes") {
+        if completions.is_some_and(|completions| max > completions) {
+            check.invalid(&failed, &max.into(), "must be less than or equal to completions");
+        }
+        if max > FAILED_INDEXES_MAX {
+            check.invalid(&failed, &max.into(), &format!("must be less than or equal to {FAILED_INDEXES_MAX}"));
+        }
+    }
+    if completions.is_none_or(|completions| completions <= MANY_COMPLETIONS) || !spec.has("backoffLimitPerIndex") {
+        return;
+    }
+    if !spec.has("maxFailedIndexes") {
+        check.required(&failed, &format!("must be specified when completions is above {MANY_COMPLETIONS}"));
+    }
+    for name in ["parallelism", "maxFailedIndexes"] {
+        if let Some(count) = spec.int(name).filter(|&count| count > AT_MANY_COMPLETIONS_MAX) {
+            let text = format!(
+                "must be less than or equal to {AT_MANY_COMPLETIONS_MAX} when completions are above \
+                 {MANY_COMPLETIONS} and used with backoff limit per index"
+            );
+            check.invalid(&path.field(name), &count.into(), &text);
+        }
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Check, resources, volumes};
+use super::{Check, pod_claims, resources, volumes};
 use crate::{fields::Fields, format, path::Path};
 
 const ID_MAX: i64 = i32::MAX as i64;
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
 const RESTART_RULES_MAX: usize = 20;
+const EXIT_CODES_MAX: usize = 255;
 /// What a container that is added to a running pod may have.
 const EPHEMERAL_FIELDS: &[&str] = &[
     "name",
@@ -35,6 +36,8 @@ const EPHEMERAL_FIELDS: &[&str] = &[
 /// What the checks of containers need to know of their pod.
 pub(crate) struct Pod<'a> {
     pub volumes: BTreeMap<&'a str, &'a Value>,
+    /// Names of its device claims.
+    pub claims: BTreeSet<&'a str>,
     pub grace_seconds: Option<i64>,
     pub host_users: bool,
 }
@@ -129,11 +132,12 @@ fn common(check: &mut Check<'_>, container: &Value, pod: &Pod<'_>, path: &Path<'
     check.text(container, path, "image");
     check.choice(container, path, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"]);
     ports(check, container, &path.field("ports"));
-    env(check, container, &path.field("env"));
+    env(check, container, pod, &path.field("env"));
     env_from(check, container, &path.field("envFrom"));
     mounts(check, container, pod, path);
     check.choice(container, path, "imagePullPolicy", PULL_POLICIES);
     resources::requirements(check, container.part("resources"), &path.field("resources"));
+    pod_claims::used(check, container.part("resources"), &pod.claims, &path.field("resources"));
     let policies = path.field("resizePolicy");
     for (index, policy) in container.list("resizePolicy").iter().enumerate() {
         let path = policies.index(index);
@@ -180,7 +184,7 @@ fn unique_host_ports(check: &mut Check<'_>, container: &Value, taken: &mut BTree
     }
 }
 
-fn env(check: &mut Check<'_>, container: &Value, path: &Path<'_>) {
+fn env(check: &mut Check<'_>, container: &Value, pod: &Pod<'_>, path: &Path<'_>) {
     for (index, variable) in container.list("env").iter().enumerate() {
         let path = path.index(index);
         let name = variable.text("name");
@@ -198,6 +202,7 @@ fn env(check: &mut Check<'_>, container: &Value, path: &Path<'_>) {
             match kind.as_str() {
                 "fieldRef" => volumes::env_field_ref(check, part, &path),
                 "resourceFieldRef" => volumes::env_resource_ref(check, part, &path),
+                "fileKeyRef" => file_key(check, part, pod, &path),
                 "configMapKeyRef" | "secretKeyRef" => {
                     let name = part.text("name");
                     check.found(&path.field("name"), name, format::dns_subdomain(name));
@@ -218,6 +223,27 @@ fn env(check: &mut Check<'_>, container: &Value, path: &Path<'_>) {
         } else if sources > 1 {
             check.invalid(&path, &empty, "may not have more than one field specified at a time");
         }
+    }
+}
+
+/// A variable from a file of variables that an init container wrote.
+fn file_key(check: &mut Check<'_>, part: &Value, pod: &Pod<'_>, path: &Path<'_>) {
+    if check.text(part, path, "key") {
+        check.found(&path.field("key"), part.text("key"), format::env_name(part.text("key")));
+    }
+    let volume = part.text("volumeName");
+    if check.text(part, path, "volumeName") {
+        check.found(&path.field("volumeName"), volume, format::dns_label(volume));
+    }
+    if check.text(part, path, "path") {
+        volumes::no_backsteps(check, part.text("path"), &path.field("path"));
+    }
+    match pod.volumes.get(volume) {
+        None => check.not_found(&path.field("volumeName"), &volume.into()),
+        Some(source) if !source.has("emptyDir") => {
+            check.invalid(&path.field("volumeName"), &volume.into(), "referenced volume must be of type emptyDir");
+        }
+        Some(_) => {}
     }
 }
 
@@ -388,9 +414,18 @@ fn restart_policy(check: &mut Check<'_>, container: &Value, path: &Path<'_>) {
         check.required(&path.field("restartPolicy"), text);
     }
     check.one_of(container, path, "restartPolicy", &["Always", "Never", "OnFailure"]);
-    if rules.len() > RESTART_RULES_MAX {
-        let path = path.field("restartPolicyRules");
-        check.errors.push(crate::failure::FieldError::too_many(&path, rules.len(), RESTART_RULES_MAX));
+    let list = path.field("restartPolicyRules");
+    super::claims::at_most(check, rules.len(), RESTART_RULES_MAX, &list);
+    for (index, rule) in rules.iter().enumerate() {
+        let path = list.index(index);
+        check.choice_or_not_supported(rule, &path, "action", &["Restart", "RestartAllContainers"]);
+        let Some(codes) = rule.at("exitCodes") else {
+            check.required(&path.field("exitCodes"), "must be specified");
+            continue;
+        };
+        let path = path.field("exitCodes");
+        check.choice_or_not_supported(codes, &path, "operator", &["In", "NotIn"]);
+        super::claims::at_most(check, codes.list("values").len(), EXIT_CODES_MAX, &path.field("values"));
     }
 }
 

@@ -11,16 +11,23 @@ pub mod admission;
 pub mod apps;
 pub mod authorization;
 pub mod autoscaling;
+pub mod balancer;
 pub mod batch;
+pub mod claims;
 pub mod config;
 pub mod container;
 pub mod definition;
+pub mod devices;
 pub mod furniture;
+mod job_policies;
 pub mod labels;
 pub mod network;
 pub mod node;
+mod os;
 pub mod placement;
 pub mod pod;
+mod pod_annotations;
+mod pod_claims;
 pub mod policies;
 pub mod resources;
 pub mod service;
@@ -103,6 +110,30 @@ impl Check<'_> {
     pub fn choice(&mut self, holder: &Value, path: &Path<'_>, name: &str, supported: &[&str]) {
         if self.text(holder, path, name) {
             self.one_of(holder, path, name, supported);
+        }
+    }
+
+    /// One of `supported`; nothing is as wrong as anything else.
+    pub fn choice_or_not_supported(&mut self, holder: &Value, path: &Path<'_>, name: &str, supported: &[&str]) {
+        if !supported.contains(&holder.text(name)) {
+            self.not_supported(&path.field(name), &holder.text(name).into(), supported);
+        }
+    }
+
+    /// A domain and a path in it (upstream: `IsDomainPrefixedPath`).
+    pub fn domain_prefixed(&mut self, path: &Path<'_>, value: &str) {
+        const PATTERN: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
+        match value.split_once('/') {
+            _ if value.is_empty() => self.required(path, ""),
+            Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
+                self.found(path, domain, format::dns_subdomain(domain));
+                let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+                if !rest.bytes().all(fits) {
+                    let text = format!("Invalid path (regex used for validation is '{PATTERN}')");
+                    self.invalid(path, &rest.into(), &text);
+                }
+            }
+            _ => self.invalid(path, &value.into(), "must be a domain-prefixed path (such as \"acme.io/foo\")"),
         }
     }
 

@@ -140,15 +140,7 @@ pub fn ingress_class(object: &Value, errors: &mut Vec<FieldError>) {
         if name.len() > CONTROLLER_BYTES_MAX {
             check.errors.push(FieldError::too_long(&controller, CONTROLLER_BYTES_MAX));
         }
-        match name.split_once('/') {
-            Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
-                check.found(&controller, domain, format::dns_subdomain(domain));
-            }
-            _ => {
-                let text = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-                check.invalid(&controller, &name.into(), text);
-            }
-        }
+        check.domain_prefixed(&controller, name);
     }
     let Some(parameters) = spec.at("parameters") else { return };
     let path = path.field("parameters");

@@ -2,10 +2,12 @@
 
 use serde_json::Value;
 
-use super::{Check, container, placement, same, volumes};
+use super::{Check, container, os, placement, pod_annotations, pod_claims, same, volumes};
 use crate::{failure::FieldError, fields::Fields, format, meta, path::Path};
 
 const ID_MAX: i64 = i32::MAX as i64;
+/// What Linux takes.
+const HOSTNAME_BYTES_MAX: usize = 64;
 const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
 const SEARCH_CHARS_MAX: usize = 2048;
@@ -18,6 +20,7 @@ pub fn create(pod: &Value, errors: &mut Vec<FieldError>) {
     let root = Path::Root;
     let path = root.field("spec");
     spec(check, pod.part("spec"), &path);
+    pod_annotations::create(check, pod);
     if !pod.part("spec").list("ephemeralContainers").is_empty() {
         check.forbidden(&path.field("ephemeralContainers"), "cannot be set on create");
     }
@@ -30,7 +33,10 @@ pub fn update(pod: &Value, old: &Value, subresource: Option<&str>, errors: &mut 
         Some("ephemeralcontainers") => ephemeral_update(check, pod, old),
         Some("resize") => resize_update(check, pod, old),
         Some(_) => {}
-        None => spec_update(check, pod.part("spec"), old.part("spec")),
+        None => {
+            spec_update(check, pod.part("spec"), old.part("spec"));
+            pod_annotations::update(check, pod, old);
+        }
     }
 }
 
@@ -73,6 +79,7 @@ fn spec(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
     }
     let pod = container::Pod {
         volumes: volumes::volumes(check, spec, path),
+        claims: pod_claims::of_pod(check, spec, path),
         grace_seconds: spec.int("terminationGracePeriodSeconds"),
         host_users: spec.get("hostUsers") != Some(&Value::Bool(false)),
     };
@@ -120,10 +127,28 @@ fn spec(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
         let overhead = path.field("overhead");
         super::resources::amount(check, &overhead.key(name), name, value);
     }
-    if let Some(os) = spec.at("os") {
-        check.choice(os, &path.field("os"), "name", &["linux", "windows"]);
+    os::fields(check, spec, path);
+    hostname_override(check, spec, path);
+    let resources = path.field("resources");
+    if spec.part("resources").has("claims") {
+        check.forbidden(&resources.field("claims"), "claims may not be set for Resources at pod-level");
     }
-    super::resources::requirements(check, spec.part("resources"), &path.field("resources"));
+    super::resources::requirements(check, spec.part("resources"), &resources);
+}
+
+fn hostname_override(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
+    let Some(name) = spec.at("hostnameOverride").and_then(Value::as_str) else { return };
+    let path = path.field("hostnameOverride");
+    if spec.flag("setHostnameAsFQDN") {
+        check.forbidden(&path, "may not be specified when setHostnameAsFQDN is true");
+    }
+    if spec.flag("hostNetwork") {
+        check.forbidden(&path, "may not be specified when hostNetwork is true");
+    }
+    if name.len() > HOSTNAME_BYTES_MAX {
+        check.errors.push(FieldError::too_long(&path, HOSTNAME_BYTES_MAX));
+    }
+    check.found(&path, name, format::dns_subdomain(name));
 }
 
 /// On the host's network a port of a container is one of the host.

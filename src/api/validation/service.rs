@@ -212,8 +212,10 @@ fn traffic(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
 }
 
 pub fn service_update(object: &Value, old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
-    if subresource.is_some() {
-        return;
+    match subresource {
+        None => {}
+        Some("status") => return super::balancer::service_status(&mut Check { errors }, object),
+        Some(_) => return,
     }
     service(object, errors);
     let check = &mut Check { errors };

@@ -8,6 +8,8 @@ use crate::{failure::FieldError, fields::Fields, format, path::Path, quantity::Q
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 const NODE_ID_BYTES_MAX: usize = 256;
+const PARAMETERS_MAX: usize = 512;
+const PARAMETERS_BYTES_MAX: usize = 256 * 1024;
 /// Fields of a persistent volume's spec that do not say where its data is.
 const COMMON_FIELDS: &[&str] = &[
     "capacity",
@@ -204,11 +206,25 @@ pub fn class(object: &Value, errors: &mut Vec<FieldError>) {
     }
     check.one_of(object, &root, "reclaimPolicy", &["Delete", "Retain"]);
     check.choice(object, &root, "volumeBindingMode", &["Immediate", "WaitForFirstConsumer"]);
+    parameters(check, object);
+}
+
+fn parameters(check: &mut Check<'_>, object: &Value) {
+    let root = Path::Root;
     let path = root.field("parameters");
-    for key in object.map("parameters").into_iter().flatten().map(|(key, _)| key) {
+    let parameters = object.map("parameters");
+    if parameters.is_some_and(|all| all.len() > PARAMETERS_MAX) {
+        return check.errors.push(FieldError::too_long(&path, PARAMETERS_MAX));
+    }
+    let mut bytes = 0;
+    for (key, value) in parameters.into_iter().flatten() {
         if key.is_empty() {
             check.invalid(&path, &"".into(), "field can not be empty.");
         }
+        bytes += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if bytes > PARAMETERS_BYTES_MAX {
+        check.errors.push(FieldError::too_long(&path, PARAMETERS_BYTES_MAX));
     }
 }
 
@@ -248,6 +264,61 @@ pub fn csi_node(object: &Value, errors: &mut Vec<FieldError>) {
             check.invalid(&path.field("nodeID"), driver.part("nodeID"), &text);
         }
     }
+}
+
+/// What a driver said of itself stays, but for how many volumes there may be.
+pub fn csi_node_update(object: &Value, old: &Value, _subresource: Option<&str>, errors: &mut Vec<FieldError>) {
+    csi_node(object, errors);
+    let check = &mut Check { errors };
+    let root = Path::Root;
+    let path = root.field("spec");
+    for driver in object.part("spec").list("drivers") {
+        let before = old.part("spec").list("drivers").iter().find(|one| one.text("name") == driver.text("name"));
+        let changed = |name: &str| before.is_some_and(|before| !same(driver.part(name), before.part(name)));
+        if changed("nodeID") || changed("topologyKeys") {
+            check.invalid(&path.field("drivers"), driver, super::IMMUTABLE);
+        }
+    }
+}
+
+pub fn capacity(object: &Value, errors: &mut Vec<FieldError>) {
+    let check = &mut Check { errors };
+    let root = Path::Root;
+    labels::selector(check, object.part("nodeTopology"), &root.field("nodeTopology"));
+    let class = object.text("storageClassName");
+    check.found(&root.field("storageClassName"), class, format::dns_subdomain(class));
+    if let Some(capacity) = object.at("capacity") {
+        check.quantity(&root.field("capacity"), capacity);
+    }
+}
+
+pub fn capacity_update(object: &Value, old: &Value, _subresource: Option<&str>, errors: &mut Vec<FieldError>) {
+    let check = &mut Check { errors };
+    check.unchanged(object, old, &Path::Root, "nodeTopology");
+    check.unchanged(object, old, &Path::Root, "storageClassName");
+}
+
+pub fn attributes_class(object: &Value, errors: &mut Vec<FieldError>) {
+    let check = &mut Check { errors };
+    let root = Path::Root;
+    if check.text(object, &root, "driverName") {
+        let name = object.text("driverName");
+        check.found(&root.field("driverName"), name, format::label_key(&name.to_ascii_lowercase()));
+    }
+    parameters(check, object);
+    if object.map("parameters").is_none_or(serde_json::Map::is_empty) {
+        check.required(&root.field("parameters"), "must contain at least one key/value pair");
+    }
+}
+
+pub fn attributes_class_update(object: &Value, old: &Value, _subresource: Option<&str>, errors: &mut Vec<FieldError>) {
+    let root = Path::Root;
+    for name in ["driverName", "parameters"] {
+        if !same(object.part(name), old.part(name)) {
+            Check { errors }.forbidden(&root.field(name), &format!("updates to {name} are forbidden."));
+        }
+    }
+    attributes_class(object, errors);
 }
 
 pub fn attachment(object: &Value, errors: &mut Vec<FieldError>) {

@@ -17,7 +17,9 @@ fn create(mut object: Value) -> Vec<String> {
 fn update(object: &Value, change: impl FnOnce(&mut Value)) -> Vec<String> {
     let row = Row::find_kind(object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap()).unwrap();
     let mut old = object.clone();
-    old["metadata"]["namespace"] = json!("default");
+    if row.namespaced {
+        old["metadata"]["namespace"] = json!("default");
+    }
     row.default(&mut old);
     row.prepare_create(&mut old);
     let mut new = old.clone();
@@ -300,4 +302,274 @@ fn nothing_panics() {
         }
     }
     let _ = FieldError::required("", "");
+}
+
+#[test]
+fn devices_and_classes_are_refused_with_the_field_and_the_reason() {
+    let claim = |devices: Value| {
+        json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "c"},
+            "spec": {"devices": devices}})
+    };
+    let request = json!({"name": "gpu", "exactly": {"deviceClassName": "gpu.example.com"}});
+    let good = claim(json!({"requests": [request], "constraints": [{"matchAttribute": "example.com/numa"}]}));
+    assert_eq!(create(good.clone()), [""; 0]);
+    let bad = claim(json!({
+        "requests": [{"name": "A"}, {"name": "b", "exactly": {"deviceClassName": "", "count": 0,
+            "allocationMode": "Some", "selectors": [{}], "tolerations": [{"operator": "Exists", "value": "x"}]}}],
+        "constraints": [{"requests": ["c", "b/d/e"]}], "config": [{"opaque": {"driver": "D_", "parameters": [1]}}],
+    }));
+    let texts = create(bad);
+    for expected in [
+        "spec.devices.requests[0].name: Invalid value: \"A\": a lowercase RFC 1123 label",
+        "spec.devices.requests[0]: Required value: exactly one of `exactly` or `firstAvailable` is required",
+        "spec.devices.requests[1].exactly.deviceClassName: Required value",
+        "spec.devices.requests[1].exactly.allocationMode: Unsupported value: \"Some\": supported values: \"All\"",
+        "spec.devices.requests[1].exactly.selectors[0].cel: Required value",
+        "spec.devices.requests[1].exactly.tolerations[0].value: Invalid value: \"x\": must be empty for operator",
+        "spec.devices.constraints[0].requests[0]: Invalid value: \"c\": must be the name of a request in the claim",
+        "spec.devices.constraints[0].requests[1]: Invalid value: \"b/d/e\": must be the name of a request",
+        "spec.devices.constraints[0]: Required value: exactly one of \"matchAttribute\" or \"distinctAttribute\"",
+        "spec.devices.config[0].opaque.driver: Invalid value: \"D_\": a lowercase RFC 1123 subdomain",
+        "spec.devices.config[0].opaque.parameters: Invalid value: \"<value omitted>\": must be a valid JSON object",
+    ] {
+        assert!(texts.iter().any(|text| text.starts_with(expected)), "{expected}\n{texts:#?}");
+    }
+    let texts = update(&good, |claim| claim["spec"]["devices"]["requests"][0]["name"] = json!("other"));
+    assert!(texts[0].starts_with("spec: Invalid value: ") && texts[0].ends_with("field is immutable"), "{texts:?}");
+
+    let slice = |spec: Value| json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": "s"}, "spec": spec});
+    let pool = json!({"name": "n1", "resourceSliceCount": 1, "generation": 1});
+    let device = json!({"name": "d", "attributes": {"numa": {"int": 0}, "example.com/v": {"version": "1.2.3-rc.1"}},
+        "capacity": {"memory": {"value": "1Gi"}}});
+    let good = slice(json!({"driver": "d.example.com", "pool": pool, "nodeName": "n1", "devices": [device]}));
+    assert_eq!(create(good.clone()), [""; 0]);
+    let bad = slice(json!({
+        "driver": "d.example.com", "pool": {"name": "n1"}, "nodeName": "n1", "allNodes": false,
+        "perDeviceNodeSelection": true,
+        "devices": [{"name": "d", "attributes": {"a-b": {"int": 1, "bool": true}, "v": {"version": "1.02.3"}},
+            "bindingConditions": ["x"]}, {"name": "d", "nodeName": "n1"}],
+    }));
+    let texts = create(bad);
+    for expected in [
+        "spec.pool.resourceSliceCount: Invalid value: 0: must be greater than zero",
+        "spec.allNodes: Invalid value: false: must be either unset or set to true",
+        "spec: Invalid value: \"{`nodeName`, `perDeviceNodeSelection`}\": exactly one of `nodeName`, `nodeSelector`",
+        "spec.devices[0].attributes[a-b]: Invalid value: \"a-b\": a valid C identifier must start with",
+        "spec.devices[0].attributes[a-b]: Invalid value: {\"bool\":true,\"int\":1}: exactly one value must be specified",
+        "spec.devices[0].attributes[v].version: Invalid value: \"1.02.3\": must be a string compatible with semver.org",
+        "spec.devices[0]: Required value: exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when",
+        "spec.devices[0].bindingFailureConditions: Invalid value: null: bindingFailureConditions are required to use",
+        "spec.devices[1]: Duplicate value: \"d\"",
+    ] {
+        assert!(texts.iter().any(|text| text.starts_with(expected)), "{expected}\n{texts:#?}");
+    }
+    let texts = update(&good, |slice| slice["spec"]["driver"] = json!("e.example.com"));
+    assert_eq!(texts, ["spec.driver: Invalid value: \"e.example.com\": field is immutable"]);
+}
+
+#[test]
+fn storage_that_drivers_tell_of_is_checked() {
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttributesClass", "metadata": {"name": "gold"},
+        "driverName": "d.example.com", "parameters": {"iops": "100"}});
+    assert_eq!(create(class.clone()), [""; 0]);
+    let texts = update(&class, |class| class["parameters"] = json!({}));
+    assert_eq!(
+        texts,
+        [
+            "parameters: Forbidden: updates to parameters are forbidden.",
+            "parameters: Required value: must contain at least one key/value pair",
+        ]
+    );
+    let capacity = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSIStorageCapacity", "metadata": {"name": "a"},
+        "storageClassName": "fast", "capacity": "1Gi", "nodeTopology": {"matchLabels": {"zone": "a"}}});
+    assert_eq!(create(capacity.clone()), [""; 0]);
+    let texts = update(&capacity, |capacity| capacity["storageClassName"] = json!("slow"));
+    assert_eq!(texts, ["storageClassName: Invalid value: \"slow\": field is immutable"]);
+    let node = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": "n1"},
+        "spec": {"drivers": [{"name": "d", "nodeID": "1", "topologyKeys": ["zone"]}]}});
+    assert_eq!(update(&node, |node| node["spec"]["drivers"][0]["allocatable"] = json!({"count": 3})), [""; 0]);
+    let texts = update(&node, |node| node["spec"]["drivers"][0]["nodeID"] = json!("2"));
+    assert!(texts[0].starts_with("spec.drivers: Invalid value: {"), "{texts:?}");
+}
+
+#[test]
+fn a_pod_asks_for_what_goes_together() {
+    let container = |more: Value| {
+        let mut container = json!({"name": "c", "image": "i"});
+        for (name, value) in more.as_object().unwrap() {
+            container[name] = value.clone();
+        }
+        json!([container])
+    };
+    let refused = |spec: Value, expected: &[&str]| {
+        let texts = create(pod(spec));
+        for (text, expected) in texts.iter().zip(expected) {
+            assert!(text.starts_with(expected), "{expected}\n{texts:#?}");
+        }
+        assert_eq!(texts.len(), expected.len(), "{texts:#?}");
+    };
+    refused(
+        json!({"containers": container(json!({"resources": {"claims": [{"name": "a"}, {"name": "b"}, {"name": "a"}]}})),
+            "resourceClaims": [{"name": "a", "resourceClaimName": "x"}, {"name": "A"}]}),
+        &[
+            "spec.resourceClaims[1].name: Invalid value: \"A\": a lowercase RFC 1123 label",
+            "spec.resourceClaims[1]: Invalid value: {\"name\":\"A\"}: must specify one of: `resourceClaimName`",
+            "spec.containers[0].resources.claims[1]: Not found: \"b\": must be one of the names in \
+             pod.spec.resourceClaims: A, a",
+            "spec.containers[0].resources.claims[2]: Duplicate value: \"a\"",
+        ],
+    );
+    refused(
+        json!({"os": {"name": "windows"}, "hostPID": true, "securityContext": {"runAsUser": 1},
+            "containers": container(json!({"securityContext": {"privileged": false}}))}),
+        &[
+            "spec.hostPID: Forbidden: cannot be set for a windows pod",
+            "spec.securityContext.runAsUser: Forbidden: cannot be set for a windows pod",
+            "spec.containers[0].securityContext.privileged: Forbidden: cannot be set for a windows pod",
+        ],
+    );
+    refused(
+        json!({"os": {"name": "linux"}, "securityContext": {"windowsOptions": {}},
+            "hostnameOverride": "a.b", "hostNetwork": true, "containers": container(json!({}))}),
+        &[
+            "spec.securityContext.windowsOptions: Forbidden: windows options cannot be set for a linux pod",
+            "spec.hostnameOverride: Forbidden: may not be specified when hostNetwork is true",
+        ],
+    );
+    refused(
+        json!({"containers": container(json!({"restartPolicy": "Never", "restartPolicyRules": [
+            {"action": "Restart", "exitCodes": {"operator": "In", "values": [3]}}, {"action": "Stop"},
+        ]}))}),
+        &[
+            "spec.containers[0].restartPolicyRules[1].action: Unsupported value: \"Stop\": supported values: \"Restart\"",
+            "spec.containers[0].restartPolicyRules[1].exitCodes: Required value: must be specified",
+        ],
+    );
+    let file = |volume: &str| json!({"name": "A", "valueFrom": {"fileKeyRef": {"key": "A", "path": "e", "volumeName": volume}}});
+    refused(
+        json!({"volumes": [{"name": "v", "emptyDir": {}}, {"name": "h", "hostPath": {"path": "/x"}}],
+            "containers": container(json!({"env": [file("v"), file("h"), file("x")]}))}),
+        &[
+            "spec.containers[0].env[1].valueFrom.fileKeyRef.volumeName: Invalid value: \"h\": referenced volume must be",
+            "spec.containers[0].env[2].valueFrom.fileKeyRef.volumeName: Not found: \"x\"",
+        ],
+    );
+}
+
+#[test]
+fn annotations_of_pods_are_kept() {
+    let mut object = pod(json!({"containers": [{"name": "c", "image": "i"}]}));
+    object["metadata"]["annotations"] = json!({
+        "kubernetes.io/config.mirror": "h", "controller.kubernetes.io/pod-deletion-cost": "+1",
+    });
+    assert_eq!(
+        create(object.clone()),
+        [
+            "metadata.annotations[kubernetes.io/config.mirror]: Invalid value: \"h\": must set spec.nodeName if mirror \
+             pod annotation is set",
+            "metadata.annotations[controller.kubernetes.io/pod-deletion-cost]: Invalid value: \"+1\": must be a 32bit \
+             integer",
+        ]
+    );
+    object["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "h"});
+    object["spec"]["nodeName"] = json!("n1");
+    assert_eq!(create(object.clone()), [""; 0]);
+    assert_eq!(
+        update(&object, |pod| pod["metadata"]["annotations"] = json!({})),
+        [
+            "metadata.annotations[kubernetes.io/config.mirror]: Forbidden: may not remove or update mirror pod annotation"
+        ]
+    );
+}
+
+#[test]
+fn load_balancers_say_where_they_are() {
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
+    let status = |object: &Value, points: Value| -> Vec<String> {
+        let row = Row::find_kind(object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap()).unwrap();
+        let mut new = object.clone();
+        new["metadata"]["namespace"] = json!("default");
+        let old = new.clone();
+        new["status"] = json!({"loadBalancer": {"ingress": points}});
+        row.validate_update(&new, &old, Some("status")).iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(status(&service, json!([{"ip": "192.0.2.1", "ipMode": "VIP"}, {"hostname": "a.example"}])), [""; 0]);
+    assert_eq!(
+        status(&service, json!([{"ip": "192.0.2.1"}, {"ipMode": "VIP"}, {"ip": "x", "ipMode": "Some"}])),
+        [
+            "status.loadBalancer.ingress[0].ipMode: Required value: must be specified when `ip` is set",
+            "status.loadBalancer.ingress[1].ipMode: Forbidden: may not be specified when `ip` is not set",
+            "status.loadBalancer.ingress[2].ipMode: Unsupported value: \"Some\": supported values: \"Proxy\", \"VIP\"",
+            "status.loadBalancer.ingress[2].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or \
+             2001:db8::ffff)",
+        ]
+    );
+    let mut inside = service;
+    inside["spec"]["type"] = json!("ClusterIP");
+    assert_eq!(
+        status(&inside, json!([{"hostname": "a"}])),
+        ["status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is 'LoadBalancer'"]
+    );
+    let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "i"},
+        "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}});
+    assert_eq!(
+        status(&ingress, json!([{"hostname": "192.0.2.1"}])),
+        [
+            "status.loadBalancer.ingress[0].hostname: Invalid value: \"192.0.2.1\": must be a DNS name, not an IP address"
+        ]
+    );
+}
+
+#[test]
+fn jobs_end_by_policies_that_can_be_followed() {
+    let job = |more: Value| {
+        let mut spec = json!({"completions": 10, "completionMode": "Indexed", "template": {"spec": {
+            "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}});
+        for (name, value) in more.as_object().unwrap() {
+            spec[name] = value.clone();
+        }
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": spec})
+    };
+    let good = job(json!({
+        "backoffLimitPerIndex": 1, "maxFailedIndexes": 3, "managedBy": "example.com/manager",
+        "podFailurePolicy": {"rules": [
+            {"action": "FailIndex", "onExitCodes": {"containerName": "c", "operator": "In", "values": [1, 2]}},
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+        ]},
+        "successPolicy": {"rules": [{"succeededIndexes": "0,2-4", "succeededCount": 2}]},
+    }));
+    assert_eq!(create(good), [""; 0]);
+    let texts = create(job(json!({
+        "maxFailedIndexes": 11, "managedBy": "manager",
+        "podFailurePolicy": {"rules": [
+            {"action": "FailIndex", "onExitCodes": {"containerName": "x", "operator": "In", "values": [2, 0, 2]}},
+            {"onExitCodes": {"operator": "Is", "values": []}, "onPodConditions": [{"type": "", "status": "Yes"}]},
+            {"action": "Count"},
+        ]},
+        "successPolicy": {"rules": [{}, {"succeededIndexes": "1,0", "succeededCount": 12}]},
+    })));
+    for expected in [
+        "spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified",
+        "spec.maxFailedIndexes: Invalid value: 11: must be less than or equal to completions",
+        "spec.managedBy: Invalid value: \"manager\": must be a domain-prefixed path (such as \"acme.io/foo\")",
+        "spec.podFailurePolicy.rules[0].action: Invalid value: \"FailIndex\": requires the backoffLimitPerIndex to be set",
+        "spec.podFailurePolicy.rules[0].onExitCodes.containerName: Invalid value: \"x\": must be one of the container",
+        "spec.podFailurePolicy.rules[0].onExitCodes.values[1]: Invalid value: 0: must not be 0 for the In operator",
+        "spec.podFailurePolicy.rules[0].onExitCodes.values[2]: Duplicate value: 2",
+        "spec.podFailurePolicy.rules[0].onExitCodes.values: Invalid value: [2,0,2]: must be ordered",
+        "spec.podFailurePolicy.rules[1].action: Required value: valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]",
+        "spec.podFailurePolicy.rules[1].onExitCodes.operator: Unsupported value: \"Is\": supported values: \"In\", \"NotIn\"",
+        "spec.podFailurePolicy.rules[1].onExitCodes.values: Invalid value: []: at least one value is required",
+        "spec.podFailurePolicy.rules[1].onPodConditions[0].type: Invalid value: \"\": name part must be non-empty",
+        "spec.podFailurePolicy.rules[1].onPodConditions[0].status: Unsupported value: \"Yes\": supported values: \"False\"",
+        "spec.podFailurePolicy.rules[1]: Invalid value: specifying both OnExitCodes and OnPodConditions is not supported",
+        "spec.podFailurePolicy.rules[2]: Invalid value: specifying one of OnExitCodes and OnPodConditions is required",
+        "spec.successPolicy.rules[0]: Required value: at least one of succeededCount or succeededIndexes must be",
+        "spec.successPolicy.rules[1].succeededIndexes: Invalid value: \"1,0\": error parsing succeededIndexes: \
+         non-increasing order, previous: 1, current: 0",
+        "spec.successPolicy.rules[1].succeededCount: Invalid value: 12: must be less than or equal to 10 (the number of",
+    ] {
+        assert!(texts.iter().any(|text| text.starts_with(expected)), "{expected}\n{texts:#?}");
+    }
 }
