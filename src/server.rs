@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use api::Verb;
 use apiserver::{
-    AggregationOptions, ApiServer, AuthenticationOptions, BearerToken, Identity, KubeletClient, Limits,
+    AggregationOptions, ApiServer, AuthenticationOptions, BearerToken, Identity, KubeletClient, Limits, RuntimeConfig,
     ServiceAccountOptions,
 };
 use client::{Backend, Client, Informers, Patch, Scope};
@@ -77,6 +77,7 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
     };
     let mut config = apiserver_config(&keys, certificates, &settings, advertise, &options, node_ports)?;
     config.apply_flags(options.kube_apiserver_arg.iter().map(String::as_str)).context("--kube-apiserver-arg")?;
+    let resources = served(&config.runtime_config);
     let closed = store.clone();
     let api = ApiServer::start(config, store, shutdown.clone()).await.context("the API server cannot be started")?;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
@@ -97,7 +98,7 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
         cluster_cidr: ipv4(settings.cluster_cidr)?,
         ca_pem: keys.authority.cert_pem().to_owned(),
         reserved_addresses: addresses,
-        resources: served(),
+        resources,
     };
     let signer = Arc::new(AuthoritySigner(keys.authority.clone()));
     let controller = |name: &str| client(Identity::service_account("kube-system", name), "kube-controller-manager");
@@ -226,14 +227,15 @@ fn apiserver_config(
         },
         git_version: GIT_VERSION.to_owned(),
         limits: Limits::default(),
+        runtime_config: RuntimeConfig::default(),
     })
 }
 
 /// What the namespace controller and the garbage collector look after.
-fn served() -> Vec<Served> {
+fn served(runtime_config: &RuntimeConfig) -> Vec<Served> {
     api::rows()
         .iter()
-        .filter(|row| row.enabled && row.stored && row.resource == row.storage)
+        .filter(|row| runtime_config.serves(row) && row.stored && row.resource == row.storage)
         .filter(|row| [Verb::List, Verb::Watch, Verb::Delete].iter().all(|verb| row.has_verb(*verb)))
         .map(|row| Served { resource: row.resource.clone(), kind: row.kind.clone(), namespaced: row.namespaced })
         .collect()

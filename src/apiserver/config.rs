@@ -2,6 +2,7 @@
 
 mod aggregation;
 mod authentication;
+mod runtime;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -15,6 +16,7 @@ use rustls::server::ResolvesServerCert;
 
 pub use aggregation::AggregationOptions;
 pub use authentication::{AuthenticationOptions, ServiceAccountOptions};
+pub use runtime::RuntimeConfig;
 
 use crate::identity::Identity;
 
@@ -45,6 +47,8 @@ pub struct Config {
     /// What `/version` says, such as `v1.36.2+cluster1`.
     pub git_version: String,
     pub limits: Limits,
+    /// Which groups, versions and resources are served.
+    pub runtime_config: RuntimeConfig,
 }
 
 /// A token and who shows it. Compared in constant time.

@@ -8,6 +8,7 @@
 mod authentication;
 mod duration;
 mod protection;
+mod runtime;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +18,7 @@ pub use duration::parse as parse_duration;
 use crate::config::Config;
 
 /// The tables, one for each part of the server.
-const TABLES: [&[Flag]; 2] = [authentication::FLAGS, protection::FLAGS];
+const TABLES: [&[Flag]; 3] = [authentication::FLAGS, protection::FLAGS, runtime::FLAGS];
 
 /// How alike two names must be for one to be taken for the other, mistyped.
 const SIMILAR_ENOUGH: f64 = 0.8;

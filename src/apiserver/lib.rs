@@ -38,7 +38,8 @@ mod verbs;
 mod webhook;
 
 pub use config::{
-    AggregationOptions, AuthenticationOptions, BearerToken, Config, Error, KubeletClient, Limits, ServiceAccountOptions,
+    AggregationOptions, AuthenticationOptions, BearerToken, Config, Error, KubeletClient, Limits, RuntimeConfig,
+    ServiceAccountOptions,
 };
 pub use flags::FlagError;
 pub use identity::Identity;

@@ -18,8 +18,8 @@ use crate::endpoints;
 use crate::failures;
 use crate::flowcontrol::{self, About, Digest, Place, Schema, Work};
 use crate::http::body::{self, Body};
-use crate::http::negotiate::{self, Form, Shape};
-use crate::http::protobuf;
+use crate::http::negotiate::{self, Form, Media, PROTOBUF};
+use crate::http::objects::{self, Writer};
 use crate::http::respond;
 use crate::http::shape::{self, Include};
 use crate::identity::Identity;
@@ -38,16 +38,16 @@ const PRIORITY_LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-
 
 /// Answers one request. Nothing that happens in here reaches another one.
 pub async fn handle(server: ApiServer, peer: Peer, request: Request<Incoming>) -> Response<Body> {
-    let form = negotiate::form(request.headers()).unwrap_or(Form::JSON);
+    let media = negotiate::form(request.headers(), true).unwrap_or(Form::JSON).media;
     let audit_id = request.headers().get(AUDIT_ID).cloned();
     let mut seen = Seen::default();
     let answered = AssertUnwindSafe(answer(&server, &peer, request, &mut seen)).catch_unwind().await;
     let mut response = match answered {
         Ok(Ok(response)) => response,
-        Ok(Err(failure)) => respond::failure(&failure, Form { shape: Shape::Object, ..form }),
+        Ok(Err(failure)) => respond::failure(&failure, media),
         Err(_) => {
             tracing::error!("a request's handler panicked");
-            respond::failure(&failures::panicked(), Form::JSON)
+            respond::failure(&failures::panicked(), Media::Json)
         }
     };
     let audit_id = audit_id.or_else(|| HeaderValue::from_str(&uid(&mut server.rng())).ok());
@@ -260,7 +260,7 @@ async fn short(
         return endpoints::answer(server, &request).await;
     };
     let row = server.row(&call)?;
-    let form = negotiate::form(request.headers())?;
+    let form = negotiate::form(request.headers(), objects::of_row(&row).is_some())?;
     let (parts, incoming) = request.into_parts();
     let mut warnings = Vec::new();
     if matches!(call.verb, Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection) {
@@ -275,7 +275,7 @@ async fn short(
         Ok(outcome) => outcome,
         Err(failure) => {
             // What a webhook said before somebody refused is for the user all the same.
-            let mut response = respond::failure(&failure, Form { shape: Shape::Object, ..form });
+            let mut response = respond::failure(&failure, form.media);
             respond::warn(&mut response, &notes.take_warnings());
             return Ok(response);
         }
@@ -283,14 +283,18 @@ async fn short(
     warnings.append(&mut outcome.warnings);
     warnings.append(&mut notes.take_warnings());
     let now = server.now();
-    let mut response = match outcome.body {
-        Answered::Stored(stored) if form == Form::JSON => {
-            respond::bytes(outcome.code, form.content_type(), stored.served())
+    let mut response = match (outcome.body, Writer::new(&row, form)?) {
+        (Answered::Stored(stored), Some(mut writer)) => {
+            shape::check_single(form.shape)?;
+            respond::bytes(outcome.code, form.media.content_type(), writer.body(&stored)?)
         }
-        Answered::List(listed) if form == Form::JSON => respond::list(listed, &parts.headers),
-        body => {
+        (Answered::List(listed), Some(writer)) => {
+            shape::check_list(form.shape)?;
+            respond::list(writer, listed, &parts.headers).await?
+        }
+        (body, _) => {
             let value = shape::of_answer(&row, &body, form.shape, asked.include, now)?;
-            respond::value(outcome.code, &value, form)
+            respond::value(outcome.code, &value, form.media)?
         }
     };
     respond::warn(&mut response, &warnings);
@@ -313,19 +317,19 @@ async fn long_running(
     let mut allowed = call.clone();
     allowed.subresource = None;
     let row = server.row(&allowed)?;
-    let form = negotiate::form(request.headers())?;
-    if form.yaml {
-        return Err(failures::not_acceptable("application/json"));
-    }
+    let form = negotiate::form(request.headers(), objects::of_row(&row).is_some())?;
+    let content_type = form.media.stream_type()?;
+    let mut writer = Writer::new(&row, form)?;
     let watch = watch::open(server, row.clone(), call).await?;
+    let deprecation = row.deprecation.as_deref().map(str::to_owned);
     let include = asked.include;
     let server = server.clone();
     let mut first = true;
     let frames = watch.into_batches().map(move |batch| {
         let _held = &place;
-        let mut frames = batch.into_iter().map(|item| match form.shape {
-            Shape::Object => item.into_frame(),
-            shape => shape::of_event(&row, item, shape, include, server.now(), &mut first),
+        let mut frames = batch.into_iter().map(|item| match &mut writer {
+            Some(writer) => writer.frame(item),
+            None => shape::of_event(&row, item, include, server.now(), &mut first),
         });
         let Some(one) = frames.next() else { return Bytes::new() };
         let mut rest = frames.peekable();
@@ -338,8 +342,9 @@ async fn long_running(
     });
     let mut response = Response::new(Body::stream(frames));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    respond::warn(&mut response, deprecation.as_slice());
     Ok(response)
 }
 
@@ -351,6 +356,7 @@ fn decode(
     bytes: &Bytes,
 ) -> Result<(Option<Value>, Vec<String>), Failure> {
     const OBJECTS: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+    const OBJECTS_WITHOUT_PROTOBUF: &str = "application/json, application/yaml";
     const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
                            application/strategic-merge-patch+json, application/apply-patch+yaml";
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
@@ -358,8 +364,12 @@ fn decode(
     if bytes.is_empty() && matches!(call.verb, Verb::Delete | Verb::DeleteCollection) {
         return Ok((None, Vec::new()));
     }
-    if call.verb != Verb::Patch && media_type == "application/vnd.kubernetes.protobuf" {
-        let object = protobuf::decode(bytes).map_err(|error| Failure::bad_request(error.to_string()))?;
+    if call.verb != Verb::Patch && media_type == PROTOBUF {
+        if objects::of_row(row).is_none() && matches!(call.verb, Verb::Create | Verb::Update) {
+            return Err(failures::unsupported_media_type(OBJECTS_WITHOUT_PROTOBUF));
+        }
+        let object = schema::protobuf::decode(bytes, schema::Types::builtin())
+            .map_err(|error| Failure::bad_request(error.to_string()))?;
         return Ok((Some(object), Vec::new()));
     }
     let yaml = match (call.verb, call.options.patch, media_type) {

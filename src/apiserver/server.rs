@@ -64,7 +64,7 @@ impl ApiServer {
     pub async fn start(config: Config, store: Store, shutdown: Shutdown) -> Result<ApiServer, Error> {
         let mut prefixes: Vec<Bytes> = api::rows()
             .iter()
-            .filter(|row| row.stored && row.enabled)
+            .filter(|row| row.stored && config.runtime_config.serves(row))
             .map(|row| Bytes::from(row.list_key(None)))
             .collect();
         prefixes.sort();
@@ -184,7 +184,7 @@ impl ApiServer {
 
     /// A served resource.
     pub(crate) fn find_row(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Row>> {
-        match Row::find(group, version, plural).filter(|row| row.enabled) {
+        match Row::find(group, version, plural).filter(|row| self.config().runtime_config.serves(row)) {
             Some(row) => Some(row.clone()),
             None => self.0.custom.find(group, version, plural),
         }
@@ -192,7 +192,7 @@ impl ApiServer {
 
     /// Everything that is served: built-in kinds by group and name, then custom resources.
     pub(crate) fn rows(&self) -> Vec<Arc<Row>> {
-        let built_in = api::rows().iter().filter(|row| row.enabled).cloned();
+        let built_in = api::rows().iter().filter(|row| self.config().runtime_config.serves(row)).cloned();
         built_in.chain(self.0.custom.rows()).collect()
     }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use api::{Call, Failure, PatchKind, Resource, Verb};
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use pki::{Authority, Live, Profile};
@@ -19,10 +20,13 @@ use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
+use crate::authn::Peer;
 use crate::config::{
-    AggregationOptions, AuthenticationOptions, BearerToken, Config, KubeletClient, Limits, ServiceAccountOptions,
+    AggregationOptions, AuthenticationOptions, BearerToken, Config, KubeletClient, Limits, RuntimeConfig,
+    ServiceAccountOptions,
 };
 use crate::identity::Identity;
+use crate::pipeline;
 use crate::server::ApiServer;
 
 const TOKEN: &str = "tester-token";
@@ -46,10 +50,21 @@ impl Fixture {
     }
 
     pub async fn with_service_range(range: &str) -> Fixture {
+        Fixture::with(config(range)).await
+    }
+
+    /// With flags of kube-apiserver.
+    pub async fn with_flags(flags: &[&str]) -> Fixture {
+        let mut config = config("10.43.0.0/16");
+        config.apply_flags(flags.iter().copied()).unwrap();
+        Fixture::with(config).await
+    }
+
+    async fn with(config: Config) -> Fixture {
         let directory = tempfile::tempdir().unwrap();
         let shutdown = Shutdown::new();
         let store = store::Store::open(store::Config::new(directory.path(), "test"), shutdown.clone()).await.unwrap();
-        let server = ApiServer::start(config(range), store, shutdown.clone()).await.unwrap();
+        let server = ApiServer::start(config, store, shutdown.clone()).await.unwrap();
         Fixture { server, admin: Identity::master("admin"), shutdown, _directory: directory }
     }
 
@@ -132,6 +147,77 @@ impl Fixture {
     }
 }
 
+/// A connection as clients have one, but for TLS.
+pub struct Http(hyper::client::conn::http1::SendRequest<Full<Bytes>>);
+
+/// What came back.
+pub struct Answer {
+    pub code: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Fixture {
+    /// The administrator's connection.
+    pub async fn http(&self) -> Http {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (server, peer) = (self.server.clone(), Peer::Certificate(Arc::new(self.admin.clone())));
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let (server, peer) = (server.clone(), peer.clone());
+            async move { Ok::<_, std::convert::Infallible>(pipeline::handle(server, peer, request).await) }
+        });
+        let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service);
+        task::spawn("test-server", async move { drop(served.await) });
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await.unwrap();
+        task::spawn("test-client", async move { drop(connection.await) });
+        Http(sender)
+    }
+}
+
+impl Http {
+    /// Sends a request; the answer's body is still to be read.
+    pub async fn open(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Response<Incoming> {
+        let mut request = Request::builder().method(method).uri(path).header("host", "test");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.0.ready().await.unwrap();
+        self.0.send_request(request.body(Full::new(body)).unwrap()).await.unwrap()
+    }
+
+    pub async fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: Bytes) -> Answer {
+        let (parts, body) = self.open(method, path, headers, body).await.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer { code: parts.status.as_u16(), headers: parts.headers, body }
+    }
+
+    /// A GET of something in a form.
+    pub async fn get(&mut self, path: &str, accept: &str) -> Answer {
+        self.send("GET", path, &[(ACCEPT.as_str(), accept)], Bytes::new()).await
+    }
+
+    /// A body in a form, with the answer in the same.
+    pub async fn write(&mut self, method: &str, path: &str, media_type: &str, body: Bytes) -> Answer {
+        self.send(method, path, &[(ACCEPT.as_str(), media_type), (CONTENT_TYPE.as_str(), media_type)], body).await
+    }
+}
+
+impl Answer {
+    pub fn content_type(&self) -> &str {
+        self.headers[CONTENT_TYPE].to_str().unwrap()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
 pub fn config(range: &str) -> Config {
     let authority = Authority::create("test").unwrap();
     let issue = |profile: &Profile| authority.issue(profile).unwrap();
@@ -162,5 +248,6 @@ pub fn config(range: &str) -> Config {
         },
         git_version: "v1.36.2+test".to_owned(),
         limits: Limits::default(),
+        runtime_config: RuntimeConfig::default(),
     }
 }

@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`validation`] | unknown fields, wrong JSON types, duplicate fields | field validation, `sigs.k8s.io/json` |
 //! | [`patch`] | JSON patch, merge patch, strategic merge patch | `jsonpatch`, `jsonmergepatch`, `strategicpatch` |
+//! | [`protobuf`] | objects in protobuf, both ways | gogo-protobuf, `runtime/serializer/protobuf` |
 //! | [`managed`] | server-side apply and `managedFields` | structured-merge-diff, `managedfields` |
 //! | [`openapi`] | OpenAPI documents | kube-openapi |
 //! | [`structural`] | schemas that come at run time: pruning, defaults, values | `apiextensions-apiserver/pkg/apiserver/schema` |
@@ -17,6 +18,7 @@
 pub mod managed;
 pub mod openapi;
 pub mod patch;
+pub mod protobuf;
 pub mod structural;
 pub mod types;
 pub mod validation;

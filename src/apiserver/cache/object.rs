@@ -4,9 +4,11 @@
 //! `"resourceVersion":"<mod revision>",` right after `"metadata":{`. Items of a list go without kind and apiVersion.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::{BufMut, Bytes};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 const METADATA: &[u8] = b"\"metadata\":{";
 
@@ -20,6 +22,8 @@ pub struct Stored {
     prefix_bytes: u16,
     /// Where `"metadata":{` begins in `value`.
     metadata_at: u16,
+    /// Length of the object's protobuf message as it is served; 0 until somebody asked for it.
+    protobuf_bytes: AtomicU32,
     attributes: OnceLock<Box<Attributes>>,
 }
 
@@ -45,7 +49,15 @@ impl Stored {
     pub fn new(key: Bytes, value: Bytes, mod_revision: u64, prefix_bytes: usize) -> Option<Stored> {
         let metadata_at = u16::try_from(find(&value, METADATA)?).ok()?;
         let prefix_bytes = u16::try_from(prefix_bytes).ok()?;
-        Some(Stored { key, value, mod_revision, prefix_bytes, metadata_at, attributes: OnceLock::new() })
+        Some(Stored {
+            key,
+            value,
+            mod_revision,
+            prefix_bytes,
+            metadata_at,
+            protobuf_bytes: AtomicU32::new(0),
+            attributes: OnceLock::new(),
+        })
     }
 
     /// The same content at another revision: what a deletion shows.
@@ -56,6 +68,7 @@ impl Stored {
             mod_revision,
             prefix_bytes: self.prefix_bytes,
             metadata_at: self.metadata_at,
+            protobuf_bytes: AtomicU32::new(0),
             attributes: OnceLock::new(),
         }
     }
@@ -114,6 +127,27 @@ impl Stored {
         let mut out = Vec::with_capacity(self.served_bytes_max());
         self.write(&mut out);
         Bytes::from(out)
+    }
+
+    /// Appends the object's metadata as it is served.
+    pub fn write_metadata(&self, out: &mut Vec<u8>) {
+        let (_, tail) = self.split();
+        let from = usize::from(self.metadata_at) + METADATA.len() - 1;
+        let metadata = self.value.get(from..).unwrap_or_default();
+        let mut values = serde_json::Deserializer::from_slice(metadata).into_iter::<&RawValue>();
+        let bytes = values.next().and_then(Result::ok).map_or(0, |metadata| metadata.get().len());
+        out.put_u8(b'{');
+        write_resource_version(self.mod_revision, tail.get(..bytes.saturating_sub(1)).unwrap_or(b"}"), out);
+    }
+
+    /// Length of the object's protobuf message, if it is known.
+    pub fn protobuf_bytes(&self) -> Option<usize> {
+        let bytes = self.protobuf_bytes.load(Ordering::Relaxed);
+        (bytes > 0).then_some(bytes as usize)
+    }
+
+    pub fn set_protobuf_bytes(&self, bytes: usize) {
+        self.protobuf_bytes.store(u32::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Decoded, with its resource version.
@@ -253,6 +287,9 @@ mod tests {
             String::from_utf8(item).unwrap(),
             r#"{"metadata":{"resourceVersion":"1789","name":"web"},"spec":{"a":1}}"#
         );
+        let mut metadata = Vec::new();
+        stored.write_metadata(&mut metadata);
+        assert_eq!(String::from_utf8(metadata).unwrap(), r#"{"resourceVersion":"1789","name":"web"}"#);
         assert_eq!((stored.namespace(), stored.name()), ("shop", "web"));
         assert_eq!(stored.api_version(), "v1");
     }

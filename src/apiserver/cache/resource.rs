@@ -53,6 +53,8 @@ pub struct Change {
     pub object: Arc<Stored>,
     pub previous: Option<Arc<Stored>>,
     frames: [OnceLock<Bytes>; 3],
+    /// For watchers that take protobuf; most changes have none.
+    protobuf_frames: OnceLock<Box<[OnceLock<Bytes>; 3]>>,
 }
 
 /// The objects at one moment.
@@ -209,7 +211,14 @@ impl State {
         self.objects_bytes -= previous.as_ref().map_or(0, |previous| previous.value.len());
         self.revision = revision;
         self.window_bytes += object.value.len();
-        let change = Change { revision, deleted, object, previous, frames: [const { OnceLock::new() }; 3] };
+        let change = Change {
+            revision,
+            deleted,
+            object,
+            previous,
+            frames: [const { OnceLock::new() }; 3],
+            protobuf_frames: OnceLock::new(),
+        };
         self.window.push_back(Arc::new(change));
         while self.window.len() > WINDOW_EVENTS_MAX
             || (self.window_bytes > WINDOW_BYTES_MAX && self.window.len() > WINDOW_EVENTS_MIN)
@@ -225,12 +234,22 @@ impl State {
 impl Change {
     /// `{"type":"ADDED","object":…}` and a line feed; made once for all watchers.
     pub fn frame(&self, kind: api::EventKind) -> Bytes {
-        let (at, name) = match kind {
-            api::EventKind::Added => (0, "ADDED"),
-            api::EventKind::Modified => (1, "MODIFIED"),
-            api::EventKind::Deleted | api::EventKind::Bookmark => (2, "DELETED"),
-        };
+        let (at, name) = place(kind);
         self.frames[at].get_or_init(|| frame(name, &self.object)).clone()
+    }
+
+    /// The event in protobuf, which `make` makes; made once for all watchers.
+    pub fn protobuf_frame(&self, kind: api::EventKind, make: impl FnOnce() -> Bytes) -> Bytes {
+        let frames = self.protobuf_frames.get_or_init(Box::default);
+        frames[place(kind).0].get_or_init(make).clone()
+    }
+}
+
+fn place(kind: api::EventKind) -> (usize, &'static str) {
+    match kind {
+        api::EventKind::Added => (0, "ADDED"),
+        api::EventKind::Modified => (1, "MODIFIED"),
+        api::EventKind::Deleted | api::EventKind::Bookmark => (2, "DELETED"),
     }
 }
 

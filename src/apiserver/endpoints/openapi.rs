@@ -51,7 +51,7 @@ struct Documents {
 pub async fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> Result<Response<Body>, Failure> {
     if matches!(parts, ["openapi", "v2"]) {
         // The binary form of version 2 is not made; whoever takes nothing else is told.
-        negotiate::form(headers)?;
+        negotiate::form(headers, false)?;
     }
     let documents = documents(server).await?;
     match parts {
@@ -132,7 +132,8 @@ fn send(document: &Document, headers: &HeaderMap) -> Result<Response<Body>, Fail
 fn make(server: &ApiServer, generation: u64) -> Documents {
     let types = Types::builtin();
     let built_in = BUILT_IN.get_or_init(|| {
-        let rows: Vec<_> = api::rows().iter().filter(|row| row.enabled).cloned().collect();
+        let served = |row: &&Arc<Row>| server.config().runtime_config.serves(row);
+        let rows: Vec<_> = api::rows().iter().filter(served).cloned().collect();
         let descriptions = Descriptions::unpack();
         let describe = |definition: &str, field: Option<&str>| descriptions.of(definition, field).map(str::to_owned);
         with_endpoints(&rows, |endpoints| {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::Request;
 use http_body_util::BodyExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::testing::Fixture;
 
@@ -39,7 +39,7 @@ async fn discovery_says_what_upstream_says() {
         println!("{UPSTREAM} is not here; nothing compared");
         return;
     }
-    let t = Fixture::start().await;
+    let t = Fixture::with_flags(&["runtime-config=api/all=true"]).await;
     let mut paths = vec!["/api/v1".to_owned()];
     for (group, versions) in crate::aggregator::groups(&t.server) {
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
@@ -68,7 +68,72 @@ async fn discovery_says_what_upstream_says() {
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
-    assert!(paths.len() > 15);
+    assert!(paths.len() > 25, "{paths:?}");
+}
+
+/// What upstream says of groups and versions, without those that we do not have.
+#[tokio::test]
+async fn groups_are_named_in_upstreams_order() {
+    let Ok(text) = std::fs::read(format!("{UPSTREAM}/apis.json")) else {
+        println!("{UPSTREAM} is not here; nothing compared");
+        return;
+    };
+    let theirs: Value = serde_json::from_slice(&text).unwrap();
+    let aggregated: Value =
+        serde_json::from_slice(&std::fs::read(format!("{UPSTREAM}/aggregated_v2.json")).unwrap()).unwrap();
+    for (flags, default) in [(&["runtime-config=api/all=true"][..], false), (&[][..], true)] {
+        let t = Fixture::with_flags(flags).await;
+        let known = crate::aggregator::groups(&t.server);
+        let has = |group: &Value, version: &Value| {
+            known.iter().any(|(name, versions)| group == name.as_str() && versions.iter().any(|one| version == one))
+        };
+        let mut expected = Vec::new();
+        for group in theirs["groups"].as_array().unwrap() {
+            let mut group = group.clone();
+            let name = group["name"].clone();
+            let versions = group["versions"].as_array_mut().unwrap();
+            versions.retain(|one| has(&name, &one["version"]));
+            let first = versions.first().cloned();
+            if let Some(first) = first {
+                group["preferredVersion"] = first;
+                expected.push(group);
+            }
+        }
+        let ours = document(&t, "/apis").await;
+        assert_eq!(ours["groups"].as_array().unwrap(), &expected);
+        if default {
+            let stable = |one: &Value| !one["version"].as_str().unwrap().contains(['a', 'b']);
+            let versions = |groups: &[Value]| -> usize {
+                let of = |group: &Value| group["versions"].as_array().unwrap().iter().filter(|one| stable(one)).count();
+                groups.iter().map(of).sum()
+            };
+            assert_eq!(
+                versions(&expected),
+                versions(theirs["groups"].as_array().unwrap()),
+                "no stable version is missing"
+            );
+        }
+
+        let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+        let (_, body) = fetch(&t, "/apis", accept).await;
+        let ours: Value = serde_json::from_slice(&body).unwrap();
+        let mut expected = Vec::new();
+        for group in aggregated["items"].as_array().unwrap() {
+            let mut group = group.clone();
+            let name = group["metadata"]["name"].clone();
+            let versions = group["versions"].as_array_mut().unwrap();
+            versions.retain(|one| has(&name, &one["version"]));
+            if !versions.is_empty() {
+                let metadata = json!({"name": name});
+                expected.push(json!({"metadata": metadata, "versions": group["versions"]}));
+            }
+        }
+        let ours = ours["items"].as_array().unwrap();
+        for (ours, theirs) in ours.iter().zip(&expected) {
+            assert_eq!(ours, theirs);
+        }
+        assert_eq!(ours.len(), expected.len());
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use apiserver::{
-    AggregationOptions, ApiServer, AuthenticationOptions, Config, KubeletClient, Limits, ServiceAccountOptions,
+    AggregationOptions, ApiServer, AuthenticationOptions, Config, KubeletClient, Limits, RuntimeConfig,
+    ServiceAccountOptions,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -68,6 +69,7 @@ fn config(authority: &Authority, address: SocketAddr) -> Result<Config, Failed> 
         },
         git_version: "v1.36.2+cluster".to_owned(),
         limits: Limits::default(),
+        runtime_config: RuntimeConfig::default(),
     })
 }
 

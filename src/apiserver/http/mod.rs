@@ -2,7 +2,12 @@
 
 pub mod body;
 pub mod negotiate;
-pub mod protobuf;
+pub mod objects;
 pub mod respond;
 pub mod serve;
 pub mod shape;
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod walk;

@@ -6,13 +6,25 @@ use http::header::{ACCEPT, ACCEPT_ENCODING};
 
 use crate::failures;
 
-const OFFERED: &str = "application/json, application/yaml";
+const OFFERED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+const OFFERED_WITHOUT_PROTOBUF: &str = "application/json, application/yaml";
+const OFFERED_FOR_WATCHES: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
+
+pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
-    pub yaml: bool,
+    pub media: Media,
     pub shape: Shape,
+}
+
+/// How values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Media {
+    Json,
+    Yaml,
+    Protobuf,
 }
 
 /// What is made of objects (`as=` in the media type).
@@ -25,10 +37,25 @@ pub enum Shape {
 }
 
 impl Form {
-    pub const JSON: Form = Form { yaml: false, shape: Shape::Object };
+    pub const JSON: Form = Form { media: Media::Json, shape: Shape::Object };
+}
 
+impl Media {
     pub fn content_type(self) -> &'static str {
-        if self.yaml { "application/yaml" } else { "application/json" }
+        match self {
+            Media::Json => "application/json",
+            Media::Yaml => "application/yaml",
+            Media::Protobuf => PROTOBUF,
+        }
+    }
+
+    /// Of a watch's events; YAML has no such form.
+    pub fn stream_type(self) -> Result<&'static str, Failure> {
+        match self {
+            Media::Json => Ok("application/json"),
+            Media::Protobuf => Ok("application/vnd.kubernetes.protobuf;stream=watch"),
+            Media::Yaml => Err(failures::not_acceptable(OFFERED_FOR_WATCHES)),
+        }
     }
 }
 
@@ -65,30 +92,38 @@ fn ranges(headers: &HeaderMap) -> Vec<Range<'_>> {
     ranges
 }
 
-/// The first form in the client's order that can be made, or 406.
-pub fn form(headers: &HeaderMap) -> Result<Form, Failure> {
+/// The first form in the client's order that can be made, or 406. Kinds that are made at run time have no protobuf;
+/// their metadata has.
+pub fn form(headers: &HeaderMap, protobuf: bool) -> Result<Form, Failure> {
+    if !headers.contains_key(ACCEPT) {
+        return Ok(Form::JSON);
+    }
     let ranges = ranges(headers);
     if ranges.is_empty() {
         return Ok(Form::JSON);
     }
-    ranges.iter().find_map(accepted).ok_or_else(|| failures::not_acceptable(OFFERED))
+    let offered = if protobuf { OFFERED } else { OFFERED_WITHOUT_PROTOBUF };
+    ranges.iter().find_map(|range| accepted(range, protobuf)).ok_or_else(|| failures::not_acceptable(offered))
 }
 
-fn accepted(range: &Range<'_>) -> Option<Form> {
-    let yaml = match range.media_type {
-        "application/json" | "*/*" | "application/*" => false,
-        "application/yaml" => true,
+fn accepted(range: &Range<'_>, protobuf: bool) -> Option<Form> {
+    let media = match range.media_type {
+        "application/json" | "*/*" | "application/*" => Media::Json,
+        "application/yaml" => Media::Yaml,
+        PROTOBUF => Media::Protobuf,
         _ => return None,
     };
     let meta = range.parameter("g") == Some("meta.k8s.io") && matches!(range.parameter("v"), Some("v1" | "v1beta1"));
     let shape = match range.parameter("as") {
         None => Shape::Object,
-        Some("Table") if meta => Shape::Table,
+        Some("Table") if meta && media != Media::Protobuf => Shape::Table,
         Some("PartialObjectMetadata") if meta => Shape::PartialObjectMetadata,
         Some("PartialObjectMetadataList") if meta => Shape::PartialObjectMetadataList,
         Some(_) => return None,
     };
-    Some(Form { yaml, shape })
+    let stream = range.parameter("stream").is_none_or(|stream| stream.is_empty() || stream == "watch");
+    let made = stream && (protobuf || media != Media::Protobuf || shape != Shape::Object);
+    made.then_some(Form { media, shape })
 }
 
 /// The client asks for discovery in one document.
@@ -120,20 +155,36 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
-    fn of(accept: &str) -> Result<Form, u16> {
+    fn of(accept: &str, protobuf: bool) -> Result<Form, u16> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_str(accept).unwrap());
-        form(&headers).map_err(|failure| failure.code)
+        form(&headers, protobuf).map_err(|failure| failure.code)
     }
 
     #[test]
     fn the_first_form_that_can_be_made_is_taken() {
+        let of = |accept| of(accept, true);
+        let object = |media| Ok(Form { media, shape: Shape::Object });
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-        assert_eq!(of(table), Ok(Form { yaml: false, shape: Shape::Table }));
-        assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), Ok(Form::JSON));
-        assert_eq!(of("application/json;q=0.5,application/yaml"), Ok(Form { yaml: true, shape: Shape::Object }));
+        assert_eq!(of(table), Ok(Form { media: Media::Json, shape: Shape::Table }));
+        assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), object(Media::Protobuf));
+        assert_eq!(of("application/vnd.kubernetes.protobuf;q=0.5,application/json;q=0.9"), object(Media::Json));
+        assert_eq!(of("application/json;q=0.5,application/yaml"), object(Media::Yaml));
+        assert_eq!(of("application/vnd.kubernetes.protobuf;stream=watch"), object(Media::Protobuf));
         assert_eq!(of("*/*"), Ok(Form::JSON));
-        assert_eq!(of("application/vnd.kubernetes.protobuf"), Err(406));
         assert_eq!(of("application/json;as=Chair;v=v1;g=meta.k8s.io"), Err(406));
+        assert_eq!(of("text/html"), Err(406));
+        let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(of(table), Err(406));
+        assert_eq!(of(&format!("{table},application/json")), Ok(Form::JSON));
+    }
+
+    #[test]
+    fn kinds_of_run_time_have_protobuf_for_their_metadata_alone() {
+        assert_eq!(of("application/vnd.kubernetes.protobuf", false), Err(406));
+        assert_eq!(of("application/vnd.kubernetes.protobuf,application/json", false), Ok(Form::JSON));
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+        let form = Form { media: Media::Protobuf, shape: Shape::PartialObjectMetadata };
+        assert_eq!(of(metadata, false), Ok(form));
     }
 }

@@ -13,7 +13,8 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::Value;
 
 use super::body::Body;
-use super::negotiate::{self, Form};
+use super::negotiate::{self, Media};
+use super::objects::{self, Writer};
 use crate::cache::Stored;
 use crate::verbs::Listed;
 
@@ -21,6 +22,8 @@ use crate::verbs::Listed;
 const GZIP_FROM_BYTES: usize = 128 * 1024;
 /// Lists are sent in pieces of about this size.
 const PIECE_BYTES: usize = 64 * 1024;
+/// Objects whose length in protobuf is found before others may run.
+const MEASURED_AT_ONCE: usize = 64;
 
 /// A body that is known, as JSON.
 pub fn json(code: u16, value: &Value) -> Response<Body> {
@@ -48,19 +51,24 @@ pub fn too_many(retry_after_seconds: u32) -> Response<Body> {
     response
 }
 
-/// A failure as `metav1.Status`, in YAML for those who want it so.
-pub fn failure(failure: &Failure, form: Form) -> Response<Body> {
+/// A failure as `metav1.Status`.
+pub fn failure(failure: &Failure, media: Media) -> Response<Body> {
     let status = failure.to_status();
-    let mut response = value(failure.code, &status, form);
+    let mut response = value(failure.code, &status, media).unwrap_or_else(|_| json(failure.code, &status));
     if let Some(details) = failure.details.as_ref().filter(|details| details.retry_after_seconds > 0) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(details.retry_after_seconds));
     }
     response
 }
 
-/// An object that was made for this answer.
-pub fn value(code: u16, value: &Value, form: Form) -> Response<Body> {
-    if form.yaml { bytes(code, form.content_type(), Bytes::from(to_yaml(value))) } else { json(code, value) }
+/// An object that was made for this answer. Fails where protobuf is wanted and the object's kind has none.
+pub fn value(code: u16, value: &Value, media: Media) -> Result<Response<Body>, Failure> {
+    let body = match media {
+        Media::Json => value.to_string().into(),
+        Media::Yaml => to_yaml(value).into(),
+        Media::Protobuf => objects::protobuf_body(value)?,
+    };
+    Ok(bytes(code, media.content_type(), body))
 }
 
 /// YAML of a JSON value. JSON is YAML, which is what remains should the writer refuse.
@@ -96,19 +104,27 @@ fn encoded(headers: &mut HeaderMap) {
 }
 
 /// A list, sent piece by piece from the stored bytes.
-pub fn list(listed: Listed, request: &HeaderMap) -> Response<Body> {
+pub async fn list(mut writer: Writer, listed: Listed, request: &HeaderMap) -> Result<Response<Body>, Failure> {
     let total: usize = listed.objects.iter().map(|object| object.served_bytes_max()).sum();
+    let content_type = writer.media().content_type();
+    let mut items_bytes = 0;
+    for (at, object) in listed.objects.iter().enumerate() {
+        items_bytes += writer.item_bytes(object)?;
+        if at % MEASURED_AT_ONCE == MEASURED_AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let head = writer.list_head(&listed, items_bytes)?;
+    let mut pieces = Pieces { head, objects: listed.objects.into_iter(), writer, first: true };
     if total <= PIECE_BYTES {
-        let mut pieces = Pieces::new(listed);
         let mut all = Vec::with_capacity(total + 256);
         while pieces.next(&mut all) {}
-        return bytes(200, "application/json", Bytes::from(all));
+        return Ok(bytes(200, content_type, Bytes::from(all)));
     }
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    let pieces = Pieces::new(listed);
     let body = if total >= GZIP_FROM_BYTES && negotiate::gzip(request) {
         encoded(headers);
         let encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -139,52 +155,45 @@ pub fn list(listed: Listed, request: &HeaderMap) -> Response<Body> {
         }))
     };
     *response.body_mut() = body;
-    response
+    Ok(response)
 }
 
-/// All of a list in one piece.
+/// All of a list in one piece, as JSON.
 pub fn whole_list(listed: Listed) -> Bytes {
     let total: usize = listed.objects.iter().map(|object| object.served_bytes_max()).sum();
-    let mut all = Vec::with_capacity(total + 256);
-    let mut pieces = Pieces::new(listed);
-    while pieces.next(&mut all) {}
+    let head = listed.head(&listed.row.api_version(), &listed.row.list_kind);
+    let mut all = Vec::with_capacity(total + head.len() + 8);
+    all.put_slice(head.as_bytes());
+    for (at, object) in listed.objects.iter().enumerate() {
+        if at > 0 {
+            all.put_u8(b',');
+        }
+        objects::write_item(&listed.row, object, &mut all);
+    }
+    all.put_slice(b"]}");
     Bytes::from(all)
 }
 
 /// Writes a list's items one after the other.
 struct Pieces {
-    head: Option<String>,
+    /// Written with the first piece.
+    head: Vec<u8>,
     objects: std::vec::IntoIter<Arc<Stored>>,
+    writer: Writer,
     first: bool,
-    /// Items say their kind: those of custom resources do.
-    typed: bool,
 }
 
 impl Pieces {
-    fn new(listed: Listed) -> Pieces {
-        let typed = listed.row.custom.is_some();
-        Pieces { head: Some(listed.head()), objects: listed.objects.into_iter(), first: true, typed }
-    }
-
     /// Appends about one piece; false when it was the last.
     fn next(&mut self, out: &mut Vec<u8>) -> bool {
-        if let Some(head) = self.head.take() {
-            out.put_slice(head.as_bytes());
-        }
+        out.append(&mut self.head);
         let until = out.len() + PIECE_BYTES;
         while out.len() < until {
             let Some(object) = self.objects.next() else {
-                out.put_slice(b"]}");
+                out.put_slice(self.writer.list_tail());
                 return false;
             };
-            if !std::mem::take(&mut self.first) {
-                out.put_u8(b',');
-            }
-            if self.typed {
-                object.write(out);
-            } else {
-                object.write_item(out);
-            }
+            self.writer.item(&object, std::mem::take(&mut self.first), out);
         }
         true
     }

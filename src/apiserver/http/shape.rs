@@ -1,4 +1,4 @@
-//! Objects as tables and as metadata alone: made on demand, for those who ask.
+//! Objects as tables, and answers that are made of values: on demand, for those who ask.
 
 use std::sync::Arc;
 
@@ -56,51 +56,61 @@ pub fn of_answer(
             let objects = listed.objects.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
             Ok(table(row, &objects, listed.metadata(), include, now, true))
         }
-        (Answered::Stored(stored), Shape::PartialObjectMetadata) => Ok(partial(&decode(stored)?)),
+        (Answered::Stored(stored), Shape::PartialObjectMetadata | Shape::PartialObjectMetadataList) => {
+            check_single(shape)?;
+            Ok(partial(&decode(stored)?))
+        }
         (Answered::List(listed), Shape::PartialObjectMetadataList | Shape::PartialObjectMetadata) => {
+            check_list(shape)?;
             partial_list(listed)
         }
-        (Answered::Stored(_), Shape::PartialObjectMetadataList) => Err(Failure::new(
-            api::Reason::NotAcceptable,
-            "you requested PartialObjectMetadataList, but the requested object is not a list",
-        )),
-        // A Status, or a review: as it is.
+        (Answered::Value(value), Shape::Table) if value.text("kind") == row.list_kind => {
+            Ok(table(row, value.list("items"), value.part("metadata").clone(), include, now, true))
+        }
+        (Answered::Value(value), Shape::Table) if value.text("kind") == row.kind => {
+            Ok(table(row, std::slice::from_ref(value), json!({}), include, now, true))
+        }
+        // A Status, or what another kind answers: as it is.
         (Answered::Value(value), _) => Ok(value.clone()),
     }
 }
 
-/// A watch's event in another shape. Only the first table of a watch names its columns.
-pub fn of_event(row: &Row, item: Item, shape: Shape, include: Include, now: Timestamp, first: &mut bool) -> Bytes {
+/// A list of metadata is made of a list alone,
+pub fn check_single(shape: Shape) -> Result<(), Failure> {
+    if shape != Shape::PartialObjectMetadataList {
+        return Ok(());
+    }
+    let text = "you requested PartialObjectMetadataList, but the requested object is not a list";
+    Err(Failure::new(api::Reason::NotAcceptable, text))
+}
+
+/// and metadata of an object alone.
+pub fn check_list(shape: Shape) -> Result<(), Failure> {
+    if shape != Shape::PartialObjectMetadata {
+        return Ok(());
+    }
+    let text = "you requested PartialObjectMetadata, but the requested object is a list";
+    Err(Failure::new(api::Reason::NotAcceptable, text))
+}
+
+/// A watch's event as a table. Only the first one of a watch names its columns.
+pub fn of_event(row: &Row, item: Item, include: Include, now: Timestamp, first: &mut bool) -> Bytes {
+    let metadata = |object: &Value| json!({"resourceVersion": object.part("metadata").text("resourceVersion")});
     let (kind, stored) = match &item {
         Item::Shared(kind, change) => (*kind, change.object.clone()),
         Item::Own(kind, stored) => (*kind, stored.clone()),
         Item::Bookmark(object) => {
-            if shape == Shape::Object {
-                return item.into_frame();
-            }
             let Ok(object) = serde_json::from_slice::<Value>(object) else { return item.into_frame() };
-            let shaped = if shape == Shape::Table {
-                let metadata = json!({"resourceVersion": object.part("metadata").text("resourceVersion")});
-                let mut table = table(row, &[], metadata, include, now, std::mem::take(first));
-                table.set("rows", json!([{"cells": [], "object": partial(&object)}]));
-                table
-            } else {
-                partial(&object)
-            };
-            return line(name(EventKind::Bookmark), shaped.to_string().as_bytes());
+            let mut table = table(row, &[], metadata(&object), include, now, std::mem::take(first));
+            table.set("rows", json!([{"cells": [], "object": partial(&object)}]));
+            return line(name(EventKind::Bookmark), table.to_string().as_bytes());
         }
         Item::Failed(_) => return item.into_frame(),
     };
     let Ok(object) = decode(&stored) else { return item.into_frame() };
-    let shaped = match shape {
-        Shape::Object => object,
-        Shape::Table => {
-            let metadata = json!({"resourceVersion": object.part("metadata").text("resourceVersion")});
-            table(row, &[object], metadata, include, now, std::mem::take(first))
-        }
-        Shape::PartialObjectMetadata | Shape::PartialObjectMetadataList => partial(&object),
-    };
-    line(name(kind), shaped.to_string().as_bytes())
+    let metadata = metadata(&object);
+    let table = table(row, &[object], metadata, include, now, std::mem::take(first));
+    line(name(kind), table.to_string().as_bytes())
 }
 
 fn decode(stored: &Arc<Stored>) -> Result<Value, Failure> {

@@ -16,7 +16,7 @@ pub async fn answer(mut request: Request<'_>) -> Result<Outcome, Failure> {
     match (request.call.verb, plural.as_str()) {
         (Verb::List, "componentstatuses") => Ok(Outcome::value(
             200,
-            json!({"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": COMPONENTS.map(component)}),
+            json!({"kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": COMPONENTS.map(item)}),
         )),
         (Verb::Get, "componentstatuses") => {
             let name = request.name()?;
@@ -68,10 +68,13 @@ pub async fn answer(mut request: Request<'_>) -> Result<Outcome, Failure> {
 const COMPONENTS: [&str; 3] = ["controller-manager", "etcd-0", "scheduler"];
 
 fn component(name: &str) -> Value {
-    json!({
-        "kind": "ComponentStatus", "apiVersion": "v1", "metadata": {"name": name},
-        "conditions": [{"type": "Healthy", "status": "True", "message": "ok"}],
-    })
+    let mut component = item(name);
+    api::meta::set_type(&mut component, "v1", "ComponentStatus");
+    component
+}
+
+fn item(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "conditions": [{"type": "Healthy", "status": "True", "message": "ok"}]})
 }
 
 fn user_info(user: &Identity) -> Value {

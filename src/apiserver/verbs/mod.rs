@@ -82,11 +82,10 @@ impl Outcome {
 }
 
 impl Listed {
-    /// Everything up to the first item.
-    pub fn head(&self) -> String {
+    /// Everything up to the first item, as JSON.
+    pub fn head(&self, api_version: &str, kind: &str) -> String {
         let metadata = self.metadata();
-        let kind = Value::from(self.row.list_kind.as_ref());
-        format!("{{\"kind\":{kind},\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[", self.row.api_version())
+        format!(r#"{{"kind":"{kind}","apiVersion":"{api_version}","metadata":{metadata},"items":["#)
     }
 
     /// Object by object, sharing their bytes.
@@ -122,6 +121,7 @@ pub async fn execute(
 ) -> Result<Outcome, Failure> {
     notes.warn(row.custom.as_ref().and_then(|version| version.compiled()?.deprecation.clone()));
     let request = Request { server, user, row, call, now: server.now(), notes };
+    notes.warn(request.row.deprecation.as_deref().map(str::to_owned));
     let subresource = request.call.subresource.clone();
     match (subresource.as_deref(), request.call.verb) {
         (None, _) if !request.row.stored => computed::answer(request).await,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{Body, Definition, Field, ListKind, MapKind, Node, Run, Scalar, Shape, Span, TypeRef, Types};
+use super::{Body, Definition, Field, ListKind, MapKind, Node, Number, Run, Scalar, Shape, Span, TypeRef, Types};
 
 /// A table has more definitions, fields or types than its handles can count (65,535).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +78,10 @@ impl Builder {
                 name,
                 node: field.ty.0,
                 default,
+                // What comes at run time is not written in protobuf.
+                number: Number::NONE,
+                pointer: false,
+                wrapped: false,
                 required: field.required,
                 string_list_type: false,
                 patch_strategy: None,

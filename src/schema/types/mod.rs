@@ -10,6 +10,7 @@
 
 mod build;
 mod table;
+mod wire;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 pub use build::{Builder, NewField, Part, TooLarge};
 pub use table::TableError;
+pub use wire::{Number, WireFields};
 
 static BUILTIN: LazyLock<Types> = LazyLock::new(|| {
     // The text is ours and `builtin_table_is_sound` reads it in every test run.
@@ -32,6 +34,8 @@ pub struct Types {
     /// Sorted by name.
     definitions: Vec<Definition>,
     fields: Vec<Field>,
+    /// Indices of fields, within each struct's run in the order of their protobuf numbers.
+    by_number: Vec<u16>,
     nodes: Vec<Node>,
     /// Names of list keys and of union members, referred to by runs.
     names: Vec<Span>,
@@ -482,6 +486,11 @@ struct Field {
     name: Span,
     node: u16,
     default: Option<u16>,
+    number: Number,
+    /// A pointer in Go: its zero value is not the same as its absence.
+    pointer: bool,
+    /// Stands in protobuf as a message that has the list as its field 1.
+    wrapped: bool,
     required: bool,
     string_list_type: bool,
     patch_strategy: Option<Span>,

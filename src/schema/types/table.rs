@@ -13,8 +13,9 @@
 //!
 //! Behind a definition's name: `@group/version/Kind`, `@*` (a kind in every group-version), `map=` its map
 //! type, `union=discriminator:members`. Or `:=` and what it is another name for. A field: its name, `!` if
-//! it is required, its type, `patch=` strategy, `key=` merge key, ` = ` default as JSON. A type: a scalar's
-//! name, `object`, `any`, a definition (with `<map type>` before it where that is declared at the place of
+//! it is required, its type, `#` and its number in protobuf, `patch=` strategy, `key=` merge key, ` = ` default as
+//! JSON. The number is a path where the field stands in an inlined message (`#2.1`); behind it `*` for a pointer in Go
+//! and `~` for a list that protobuf wraps in a message. A type: a scalar's name, `object`, `any`, a definition (with `<map type>` before it where that is declared at the place of
 //! use), `[list type:keys]element`, `{map type}element`.
 
 use std::borrow::Cow;
@@ -22,7 +23,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{Body, Definition, Field, ListKind, MapKind, Node, Run, Scalar, Span, Types, Union};
+use super::{Body, Definition, Field, ListKind, MapKind, Node, Number, Run, Scalar, Span, Types, Union};
 
 /// How deep lists and maps may nest in one type.
 const NESTING_MAX: usize = 8;
@@ -46,6 +47,7 @@ pub(super) fn parse(text: Cow<'static, str>) -> Result<Types, TableError> {
         (types.str(a.0), types.str(a.1), types.str(a.2)).cmp(&(types.str(b.0), types.str(b.1), types.str(b.2)))
     });
     types.kinds = kinds;
+    types.sort_by_number();
     types.definitions.shrink_to_fit();
     types.fields.shrink_to_fit();
     types.nodes.shrink_to_fit();
@@ -164,12 +166,21 @@ impl<'a> Reader<'a> {
             name: self.span(name)?,
             node,
             default,
+            number: Number::NONE,
+            pointer: false,
+            wrapped: false,
             required,
             string_list_type: false,
             patch_strategy: None,
             merge_key: None,
         };
         for word in words {
+            if let Some(number) = word.strip_prefix('#') {
+                field.pointer = number.ends_with('*');
+                field.wrapped = number.ends_with('~');
+                field.number = Number::parse(number.trim_end_matches(['*', '~'])).ok_or("a number cannot be read")?;
+                continue;
+            }
             match word.split_once('=') {
                 Some(("patch", strategy)) => field.patch_strategy = Some(self.span(strategy)?),
                 Some(("key", key)) => field.merge_key = Some(self.span(key)?),

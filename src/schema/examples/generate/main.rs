@@ -1,29 +1,38 @@
-//! Writes the table of facts (`embedded/types.txt`) from Kubernetes' OpenAPI v3 documents.
+//! Writes the table of facts (`embedded/types.txt`) from Kubernetes' OpenAPI v3 documents and its Go types.
 //!
-//! `cargo run -p schema --example generate -- ../shared/kubernetes-1.36/openapi-v3 embedded/types.txt`
+//! `cargo run -p schema --example generate -- ../shared/kubernetes-1.36/openapi-v3 KUBERNETES/staging/src embedded/types.txt`
 //!
 //! The format is described in `types/table.rs`, which reads it. Anything in the documents that the
 //! format cannot say is an error here, so that no fact is lost silently.
+
+mod go;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const REF_PREFIX: &str = "#/components/schemas/";
-const HEADER: &str = "# What fields the types of Kubernetes v1.36 have. Written by src/schema/examples/generate.rs.\n";
+const HEADER: &str = "# What fields the types of Kubernetes v1.36 have. Written by src/schema/examples/generate.\n";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let (Some(from), Some(to)) = (args.next(), args.next()) else {
-        return Err("usage: generate <directory of OpenAPI v3 documents> <table>".into());
+    let (Some(from), Some(staging), Some(to)) = (args.next(), args.next(), args.next()) else {
+        return Err("usage: generate <directory of OpenAPI v3 documents> <staging/src of Kubernetes> <table>".into());
     };
-    let definitions = read(Path::new(&from))?;
+    let mut definitions = read(Path::new(&from))?;
+    for (name, properties) in beside_openapi() {
+        let schema = properties.as_object().cloned().unwrap_or_default();
+        let definition = Definition { schema, kinds: BTreeSet::new(), in_every_group: false };
+        definitions.insert(format!("{META}{name}"), definition);
+    }
+    let mut packages = go::Packages::new(Path::new(&staging));
     let mut out = String::from(HEADER);
     for (name, definition) in &definitions {
-        write_definition(&mut out, name, definition).map_err(|e| format!("{name}: {e}"))?;
+        write_definition(&mut out, name, definition, &mut packages).map_err(|e| format!("{name}: {e}"))?;
     }
     std::fs::write(to, out)?;
     Ok(())
@@ -34,6 +43,26 @@ struct Definition {
     schema: Map<String, Value>,
     kinds: BTreeSet<String>,
     in_every_group: bool,
+}
+
+/// What goes over the wire without being in the documents.
+fn beside_openapi() -> [(&'static str, Value); 2] {
+    let reference = |name: &str| json!({"$ref": format!("{REF_PREFIX}{META}{name}")});
+    [
+        (
+            "PartialObjectMetadata",
+            json!({"properties": {
+                "apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": reference("ObjectMeta"),
+            }}),
+        ),
+        (
+            "PartialObjectMetadataList",
+            json!({"required": ["items"], "properties": {
+                "apiVersion": {"type": "string"}, "items": {"type": "array", "items": reference("PartialObjectMetadata")},
+                "kind": {"type": "string"}, "metadata": reference("ListMeta"),
+            }}),
+        ),
+    ]
 }
 
 fn read(directory: &Path) -> Result<BTreeMap<String, Definition>, Box<dyn Error>> {
@@ -76,7 +105,12 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn write_definition(out: &mut String, name: &str, definition: &Definition) -> Result<(), Box<dyn Error>> {
+fn write_definition(
+    out: &mut String,
+    name: &str,
+    definition: &Definition,
+    packages: &mut go::Packages,
+) -> Result<(), Box<dyn Error>> {
     let schema = &definition.schema;
     known_keys(
         schema,
@@ -102,6 +136,7 @@ fn write_definition(out: &mut String, name: &str, definition: &Definition) -> Re
         write!(out, " union={}:{}", text(union, "discriminator"), names.join(","))?;
     }
     out.push('\n');
+    let mut numbers = packages.numbers(name)?;
     let required: Vec<&str> =
         schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     for (field, schema) in properties {
@@ -126,6 +161,9 @@ fn write_definition(out: &mut String, name: &str, definition: &Definition) -> Re
         .map_err(|e| format!("{field}: {e}"))?;
         let mark = if required.contains(&field.as_str()) { "!" } else { "" };
         write!(out, "\t{field}{mark} {}", type_text(schema).map_err(|e| format!("{field}: {e}"))?)?;
+        if let Some(number) = numbers.remove(field) {
+            write!(out, " #{number}")?;
+        }
         if let Some(strategy) = schema.get("x-kubernetes-patch-strategy").and_then(Value::as_str) {
             write!(out, " patch={strategy}")?;
         }
@@ -141,7 +179,10 @@ fn write_definition(out: &mut String, name: &str, definition: &Definition) -> Re
         }
         out.push('\n');
     }
-    Ok(())
+    match numbers.first_key_value() {
+        Some((name, _)) => Err(format!("OpenAPI does not have the field {name}").into()),
+        None => Ok(()),
+    }
 }
 
 fn known_keys(schema: &Map<String, Value>, known: &[&str]) -> Result<(), String> {
