@@ -115,6 +115,11 @@ impl ApiServer {
         self.0.ready.load(Ordering::Acquire) && !self.0.shutdown.is_cancelled()
     }
 
+    /// What every cluster has is there. Until then the server writes that by itself, and asks nobody.
+    pub(crate) fn started(&self) -> bool {
+        self.0.ready.load(Ordering::Acquire)
+    }
+
     /// A call by a component in this process: authorised, admitted and validated as one that came by HTTP. The
     /// answer's bytes carry their resource versions.
     pub async fn call(&self, user: &Identity, call: Call) -> Result<Answer, Failure> {

@@ -35,7 +35,7 @@ pub struct Fixture {
     pub server: ApiServer,
     pub admin: Identity,
     shutdown: Shutdown,
-    _directory: TempDir,
+    directory: Arc<TempDir>,
 }
 
 impl Drop for Fixture {
@@ -61,11 +61,30 @@ impl Fixture {
     }
 
     async fn with(config: Config) -> Fixture {
-        let directory = tempfile::tempdir().unwrap();
+        Fixture::on(Arc::new(tempfile::tempdir().unwrap()), config).await
+    }
+
+    /// Stops, and starts again on the same store.
+    pub async fn restart(self) -> Fixture {
+        let directory = self.directory.clone();
+        drop(self);
+        Fixture::on(directory, config("10.43.0.0/16")).await
+    }
+
+    async fn on(directory: Arc<TempDir>, config: Config) -> Fixture {
         let shutdown = Shutdown::new();
-        let store = store::Store::open(store::Config::new(directory.path(), "test"), shutdown.clone()).await.unwrap();
-        let server = ApiServer::start(config, store, shutdown.clone()).await.unwrap();
-        Fixture { server, admin: Identity::master("admin"), shutdown, _directory: directory }
+        let open = || store::Store::open(store::Config::new(directory.path(), "test"), shutdown.clone());
+        let mut store = open().await;
+        for _ in 0..500 {
+            if store.is_ok() {
+                break;
+            }
+            // Whoever has it is on their way out.
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            store = open().await;
+        }
+        let server = ApiServer::start(config, store.unwrap(), shutdown.clone()).await.unwrap();
+        Fixture { server, admin: Identity::master("admin"), shutdown, directory }
     }
 
     /// `path` is `plural`, `plural/name` or `plural/name/subresource`, in the namespace `default` where there is one.

@@ -23,7 +23,7 @@ pub async fn admit(
     parameters: &Parameters<'_>,
 ) -> Result<(), Failure> {
     let subresource = call.subresource.as_deref().filter(|name| *name != "log");
-    let (Some(subresource), true) = (subresource, server.admission().is_configured()) else { return Ok(()) };
+    let (Some(subresource), true) = (subresource, server.admission().is_configured(server)) else { return Ok(()) };
     let row = server.row(call)?;
     let [_, _, kind] = kind_of(&row, Some(subresource));
     let mut object = options(kind, &format!("/{}", asked.rest), parameters);

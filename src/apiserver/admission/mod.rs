@@ -118,9 +118,10 @@ impl Admission {
         Admission { cache, plugins, stages, webhook_figures }
     }
 
-    /// Somebody configured something beyond the plugins.
-    pub fn is_configured(&self) -> bool {
-        self.stages.iter().any(|stage| stage.is_active())
+    /// Somebody configured something beyond the plugins. It has no say in what a starting server writes: whoever serves
+    /// a webhook may need this server first, and an administrator could not take it away.
+    pub fn is_configured(&self, server: &ApiServer) -> bool {
+        server.started() && self.stages.iter().any(|stage| stage.is_active())
     }
 
     /// For `/metrics`.
@@ -151,7 +152,7 @@ impl Admission {
         if let Some(object) = object.as_deref_mut() {
             self.mutate_here(server, attributes, object, old).await?;
         }
-        if !self.is_configured() {
+        if !self.is_configured(server) {
             return Ok(());
         }
         for stage in &self.stages {
@@ -229,6 +230,9 @@ impl Admission {
             for plugin in &self.plugins {
                 plugin.validate(&self.cache, attributes, object, old)?;
             }
+        }
+        if !self.is_configured(server) {
+            return Ok(());
         }
         for stage in self.stages.iter().filter(|stage| stage.is_active()) {
             stage.validate(server, attributes, object, old).await?;

@@ -326,3 +326,20 @@ async fn custom_resources_are_shown_in_the_hooks_version_and_pruned_afterwards()
     assert_eq!((&asked["kind"]["version"], &asked["requestKind"]["version"]), (&json!("v1"), &json!("v2")));
     assert_eq!(asked["object"]["apiVersion"], "example.com/v1");
 }
+
+#[tokio::test]
+async fn a_hook_that_nobody_serves_does_not_keep_a_server_from_starting() {
+    let fixture = Fixture::start().await;
+    let hook = json!({
+        "name": "all.example.com", "clientConfig": {"url": "https://127.0.0.1:1/"}, "sideEffects": "None",
+        "rules": [{"operations": ["CREATE"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}],
+        "admissionReviewVersions": ["v1"],
+    });
+    configure(&fixture, "validating", "all", vec![hook]).await;
+    assert!(fixture.create("", "configmaps", map("m")).await.is_err());
+    let role = "clusterroles/system:node-proxier";
+    fixture.delete("rbac.authorization.k8s.io", role, None).await.unwrap();
+    let fixture = fixture.restart().await;
+    fixture.get("rbac.authorization.k8s.io", role).await.unwrap();
+    assert!(fixture.create("", "configmaps", map("m")).await.is_err());
+}
