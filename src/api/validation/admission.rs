@@ -1,58 +1,9 @@
-//! Aggregated APIs, priority and fairness: their outlines.
+//! Priority and fairness: their outlines.
 
 use serde_json::Value;
 
 use super::Check;
-use crate::{failure::FieldError, fields::Fields, format, path::Path};
-
-pub fn api_service(object: &Value, errors: &mut Vec<FieldError>) {
-    let check = &mut Check { errors };
-    let root = Path::Root;
-    let path = root.field("spec");
-    let spec = object.part("spec");
-    let (group, version) = (spec.text("group"), spec.text("version"));
-    let name = object.part("metadata").text("name");
-    let expected = format!("{version}.{group}");
-    if name != expected {
-        let path = root.field("metadata");
-        let text = format!("must be `spec.version+\".\"+spec.group`: {}", Value::from(expected));
-        check.invalid(&path.field("name"), &name.into(), &text);
-    }
-    if group.is_empty() && version != "v1" {
-        check.required(&path.field("group"), "only v1 may have an empty group and it better be legacy kube");
-    }
-    check.found(&path.field("version"), version, format::dns_1035_label(version));
-    for (field, max) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
-        let priority = spec.int(field).unwrap_or_default();
-        if !(1..=max).contains(&priority) {
-            let text = format!("must be positive and less than {max}");
-            check.invalid(&path.field(field), &priority.into(), &text);
-        }
-    }
-    match spec.at("service") {
-        None if spec.text("caBundle").is_empty() && !spec.flag("insecureSkipTLSVerify") => {}
-        None => {
-            if spec.has("caBundle") {
-                let text = "local APIServices may not have a caBundle";
-                check.invalid(&path.field("caBundle"), &"".into(), text);
-            }
-            if spec.flag("insecureSkipTLSVerify") {
-                let text = "local APIServices may not have insecureSkipTLSVerify";
-                check.invalid(&path.field("insecureSkipTLSVerify"), &true.into(), text);
-            }
-        }
-        Some(service) => {
-            let here = path.field("service");
-            check.text(service, &here, "namespace");
-            check.text(service, &here, "name");
-            check.port(service, &here, "port");
-            if spec.flag("insecureSkipTLSVerify") && spec.has("caBundle") {
-                let text = "may not be true if caBundle is present";
-                check.invalid(&path.field("insecureSkipTLSVerify"), &true.into(), text);
-            }
-        }
-    }
-}
+use crate::{failure::FieldError, fields::Fields, path::Path};
 
 pub fn flow_schema(object: &Value, errors: &mut Vec<FieldError>) {
     let check = &mut Check { errors };

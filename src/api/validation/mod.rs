@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{failure::FieldError, fields::Fields, format, path::Path, quantity::Quantity};
 
 pub mod admission;
+pub mod api_service;
 pub mod apps;
 pub mod authorization;
 pub mod autoscaling;
