@@ -147,6 +147,11 @@ async fn collect<'h>(
                 continue;
             }
         };
+        if let Err(why) = params::check_kind(server, policy.param_kind.as_ref()) {
+            let why = format!("failed to configure policy: {why}");
+            denials.extend(denial(policy, None, &why, Reason::Forbidden));
+            continue;
+        }
         for binding in &hook.bindings {
             let concerned = match &binding.constraints {
                 Some(constraints) => constraints.matching(server, &matcher, attributes, object, old).await,

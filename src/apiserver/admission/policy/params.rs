@@ -40,7 +40,7 @@ pub async fn collect(
 ) -> Result<Vec<Option<Arc<Value>>>, String> {
     let (Some((api_version, kind)), Some(reference)) = (kind, reference) else { return Ok(vec![None]) };
     let row = find_row(server, api_version, kind)
-        .ok_or_else(|| format!("paramKind kind `{api_version}, Kind={kind}` not known"))?;
+        .ok_or_else(|| format!("paramKind kind `&ParamKind{{APIVersion:{api_version},Kind:{kind},}}` not known"))?;
     let namespace = match (row.namespaced, reference.namespace.as_str()) {
         (false, "") => "",
         (false, _) => return Err("paramRef.namespace must not be provided for a cluster-scoped `paramKind`".to_owned()),
@@ -64,6 +64,16 @@ pub async fn collect(
         return Err("no params found for policy binding with `Deny` parameterNotFoundAction".to_owned());
     }
     Ok(found.into_iter().map(|param| Some(Arc::new(param))).collect())
+}
+
+/// A policy whose parameters are of a kind that is not served cannot be evaluated at all.
+pub fn check_kind(server: &ApiServer, kind: Option<&(String, String)>) -> Result<(), String> {
+    let Some((api_version, kind)) = kind else { return Ok(()) };
+    if find_row(server, api_version, kind).is_some() {
+        return Ok(());
+    }
+    let slash = if api_version.contains('/') { "" } else { "/" };
+    Err(format!("failed to find resource referenced by paramKind: '{slash}{api_version}, Kind={kind}'"))
 }
 
 fn find_row(server: &ApiServer, api_version: &str, kind: &str) -> Option<Arc<Row>> {

@@ -317,3 +317,15 @@ async fn webhooks_have_conditions_too() {
     replace(hook("object.nothing == 'x'", "Ignore")).await;
     config_map(&fixture, "b", json!({})).await.unwrap();
 }
+
+#[tokio::test]
+async fn parameters_of_an_unknown_kind_are_an_error_of_the_policy() {
+    let fixture = Fixture::start().await;
+    let spec = json!({"paramKind": {"apiVersion": "example.com/v1", "kind": "Limit"},
+        "validations": [{"expression": "params == null || true"}]});
+    validating(&fixture, "p", spec, &["Deny"]).await;
+    let refused = config_map(&fixture, "a", json!({})).await.unwrap_err();
+    let expected = "ValidatingAdmissionPolicy 'p' denied request: failed to configure policy: failed to find resource \
+                    referenced by paramKind: 'example.com/v1, Kind=Limit'";
+    assert!(refused.message.ends_with(expected), "{}", refused.message);
+}

@@ -85,6 +85,10 @@ impl ValidatingAdmissionPolicy {
                     continue;
                 }
             };
+            if let Err(why) = params::check_kind(server, policy.param_kind.as_ref()) {
+                verdict.misconfigured(policy, None, &why);
+                continue;
+            }
             let mut annotations = BTreeMap::new();
             for binding in &hook.bindings {
                 let concerned = match &binding.constraints {
