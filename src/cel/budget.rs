@@ -10,6 +10,9 @@ pub const REQUEST_COST_MAX: u64 = 10_000_000;
 /// The same for match conditions and mutations (upstream: `RuntimeCELCostBudgetMatchConditions` is a quarter).
 pub const MATCH_CONDITIONS_COST_MAX: u64 = 2_500_000;
 
+/// How deep an evaluation may nest, evaluations within it included: variables of a policy may ask for each other.
+const DEPTH_MAX: u32 = 400;
+
 /// What is left for all evaluations that share it.
 #[derive(Clone, Debug)]
 pub struct Budget {
@@ -17,6 +20,7 @@ pub struct Budget {
     call_max: u64,
     /// Spent by the evaluation that runs.
     call: u64,
+    depth: u32,
 }
 
 impl Budget {
@@ -26,7 +30,7 @@ impl Budget {
     }
 
     pub fn with_call_limit(total: u64, call_max: u64) -> Budget {
-        Budget { left: total, call_max, call: 0 }
+        Budget { left: total, call_max, call: 0, depth: 0 }
     }
 
     pub fn left(&self) -> u64 {
@@ -48,6 +52,19 @@ impl Budget {
             return Err(EvalError::CallLimit);
         }
         self.take(cost)
+    }
+
+    /// A level deeper; refused where the thread's stack might not hold it.
+    pub(crate) fn descend(&mut self) -> Result<(), EvalError> {
+        if self.depth >= DEPTH_MAX {
+            return Err(EvalError::failed("evaluation nests too deeply"));
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
+    pub(crate) fn ascend(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
     }
 
     /// Starts an evaluation; what it returns is put back when it ends, for evaluations within evaluations.

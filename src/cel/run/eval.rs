@@ -9,7 +9,7 @@ use crate::budget::Budget;
 use crate::cost::{self, LIST, MAP, SELECT, STRUCT};
 use crate::env::Activation;
 use crate::error::EvalError;
-use crate::library::re;
+use crate::library::{Function, re};
 use crate::value::{Key, Map, Struct, Text, Value};
 
 pub type Evaluated<'a> = Result<Value<'a>, EvalError>;
@@ -28,107 +28,129 @@ pub fn evaluate<'a>(node: &'a Node, activation: &'a dyn Activation, budget: &mut
 
 impl<'a> Evaluator<'a, '_> {
     pub fn eval(&mut self, node: &'a Node) -> Evaluated<'a> {
+        self.budget.descend()?;
+        let value = self.value(node);
+        self.budget.ascend();
+        value
+    }
+
+    /// Each kind has a function of its own, so that none pays stack for the others.
+    fn value(&mut self, node: &'a Node) -> Evaluated<'a> {
         match node {
             Node::Const(value) => Ok(value.clone()),
-            Node::Variable(name) => {
-                self.budget.charge(SELECT)?;
-                let found = self.activation.variable(name, self.budget);
-                found.unwrap_or_else(|| Err(EvalError::failed(format!("no such attribute(s): {name}"))))
-            }
-            Node::Local(place) => {
-                self.budget.charge(SELECT)?;
-                self.locals.get(*place).cloned().unwrap_or_else(|| Err(EvalError::no_overload()))
-            }
-            Node::Select { operand, field, optional } => {
-                let value = self.eval(operand)?;
-                self.budget.charge(qualified(operand))?;
-                if *optional { self.optional_field(&value, field) } else { self.field(&value, field) }
-            }
-            Node::Has { operand, field } => {
-                let value = self.eval(operand)?;
-                has(&value, field).map(Value::Bool)
-            }
-            Node::Index { operand, index, optional } => {
-                let value = self.eval(operand)?;
-                let key = self.eval(index)?;
-                let computed = u64::from(!is_attribute(index));
-                self.budget.charge(computed + qualified(operand) - SELECT)?;
-                index_of(&value, &key, *optional)
-            }
+            Node::Variable(name) => self.variable(name),
+            Node::Local(place) => self.local(*place),
+            Node::Select { operand, field, optional } => self.select(operand, field, *optional),
+            Node::Has { operand, field } => self.has(operand, field),
+            Node::Index { operand, index, optional } => self.index(operand, index, *optional),
             Node::And(terms) => self.logical(&terms.0, &terms.1, false),
             Node::Or(terms) => self.logical(&terms.0, &terms.1, true),
-            Node::If(parts) => match self.eval(&parts.0)? {
-                Value::Bool(true) => self.eval(&parts.1),
-                Value::Bool(false) => self.eval(&parts.2),
-                _ => Err(EvalError::no_overload()),
-            },
-            Node::NotStrictlyFalse(inner) => {
-                let value = self.eval(inner);
-                self.budget.charge(1)?;
-                match value {
-                    Err(error) if error.is_final() => Err(error),
-                    Ok(Value::Bool(false)) => Ok(Value::Bool(false)),
-                    _ => Ok(Value::Bool(true)),
-                }
-            }
-            Node::Call { functions, args, regex } => {
-                let mut values = Vec::with_capacity(args.len());
-                for arg in args {
-                    values.push(self.eval(arg)?);
-                }
-                self.call(functions, &values, regex.as_deref())
-            }
-            Node::List(items) => {
-                let mut list = Vec::with_capacity(items.len());
-                for (item, optional) in items {
-                    list.extend(present(self.eval(item)?, *optional)?);
-                }
-                self.budget.charge(LIST)?;
-                Ok(Value::list(list))
-            }
-            Node::Map(entries) => {
-                let mut map = BTreeMap::new();
-                for (key, value, optional) in entries {
-                    let key = self.eval(key)?;
-                    let key = Key::of(&key)
-                        .ok_or_else(|| EvalError::failed(format!("unsupported key type: {}", key.type_name())))?;
-                    if let Some(value) = present(self.eval(value)?, *optional)? {
-                        let shown = crate::value::show::key(&key);
-                        if map.insert(key, value).is_some() {
-                            return Err(EvalError::failed(format!("Failed with repeated key: {shown}")));
-                        }
-                    }
-                }
-                self.budget.charge(MAP)?;
-                Ok(Value::Map(Map::Shared(Arc::new(map))))
-            }
-            Node::Struct { name, fields } => {
-                let mut map = BTreeMap::new();
-                for (field, value, optional) in fields {
-                    if let Some(value) = present(self.eval(value)?, *optional)? {
-                        map.insert(Key::String(Text::Borrowed(field)), value);
-                    }
-                }
-                self.budget.charge(STRUCT)?;
-                let fields = Map::Shared(Arc::new(map));
-                Ok(Value::Struct(Arc::new(Struct { name: name.clone(), fields })))
-            }
+            Node::If(parts) => self.choose(&parts.0, &parts.1, &parts.2),
+            Node::NotStrictlyFalse(inner) => self.not_strictly_false(inner),
+            Node::Call { functions, args, regex } => self.call(functions, args, regex.as_deref()),
+            Node::List(items) => self.list(items),
+            Node::Map(entries) => self.map(entries),
+            Node::Struct { name, fields } => self.structure(name, fields),
             Node::Fold(plan) => fold::fold(self, plan),
             Node::Gather(plan) => fold::gather(self, plan),
-            Node::Bind(parts) => {
-                self.budget.charge(LIST)?;
-                let value = self.eval(&parts.0);
-                if let Err(error) = &value
-                    && error.is_final()
-                {
-                    return value;
-                }
-                self.locals.push(value);
-                let result = self.eval(&parts.1);
-                self.locals.pop();
-                result
+            Node::Bind(parts) => self.bind(&parts.0, &parts.1),
+        }
+    }
+
+    fn variable(&mut self, name: &str) -> Evaluated<'a> {
+        self.budget.charge(SELECT)?;
+        let found = self.activation.variable(name, self.budget);
+        found.unwrap_or_else(|| Err(EvalError::failed(format!("no such attribute(s): {name}"))))
+    }
+
+    fn local(&mut self, place: usize) -> Evaluated<'a> {
+        self.budget.charge(SELECT)?;
+        self.locals.get(place).cloned().unwrap_or_else(|| Err(EvalError::no_overload()))
+    }
+
+    fn select(&mut self, operand: &'a Node, field: &str, optional: bool) -> Evaluated<'a> {
+        let value = self.eval(operand)?;
+        self.budget.charge(qualified(operand))?;
+        if optional { self.optional_field(&value, field) } else { self.field(&value, field) }
+    }
+
+    fn has(&mut self, operand: &'a Node, field: &str) -> Evaluated<'a> {
+        let value = self.eval(operand)?;
+        has(&value, field).map(Value::Bool)
+    }
+
+    fn index(&mut self, operand: &'a Node, index: &'a Node, optional: bool) -> Evaluated<'a> {
+        let value = self.eval(operand)?;
+        let key = self.eval(index)?;
+        let computed = u64::from(!is_attribute(index));
+        self.budget.charge(computed + qualified(operand) - SELECT)?;
+        index_of(&value, &key, optional)
+    }
+
+    fn choose(&mut self, condition: &'a Node, then: &'a Node, otherwise: &'a Node) -> Evaluated<'a> {
+        match self.eval(condition)? {
+            Value::Bool(true) => self.eval(then),
+            Value::Bool(false) => self.eval(otherwise),
+            _ => Err(EvalError::no_overload()),
+        }
+    }
+
+    fn not_strictly_false(&mut self, inner: &'a Node) -> Evaluated<'a> {
+        let value = self.eval(inner);
+        self.budget.charge(1)?;
+        match value {
+            Err(error) if error.is_final() => Err(error),
+            Ok(Value::Bool(false)) => Ok(Value::Bool(false)),
+            _ => Ok(Value::Bool(true)),
+        }
+    }
+
+    fn list(&mut self, items: &'a [(Node, bool)]) -> Evaluated<'a> {
+        let mut list = Vec::with_capacity(items.len());
+        for (item, optional) in items {
+            let value = self.eval(item)?;
+            list.extend(present(value, *optional)?);
+        }
+        self.budget.charge(LIST)?;
+        Ok(Value::list(list))
+    }
+
+    fn map(&mut self, entries: &'a [(Node, Node, bool)]) -> Evaluated<'a> {
+        let mut map = BTreeMap::new();
+        for (key, value, optional) in entries {
+            let key = self.eval(key)?;
+            let value = self.eval(value)?;
+            enter(&mut map, &key, present(value, *optional)?)?;
+        }
+        self.budget.charge(MAP)?;
+        Ok(Value::Map(Map::Shared(Arc::new(map))))
+    }
+
+    fn structure(&mut self, name: &Arc<str>, fields: &'a [(Box<str>, Node, bool)]) -> Evaluated<'a> {
+        let mut map = BTreeMap::new();
+        for (field, value, optional) in fields {
+            let value = self.eval(value)?;
+            if let Some(value) = present(value, *optional)? {
+                map.insert(Key::String(Text::Borrowed(field)), value);
             }
         }
+        self.budget.charge(STRUCT)?;
+        let fields = Map::Shared(Arc::new(map));
+        Ok(Value::Struct(Arc::new(Struct { name: name.clone(), fields })))
+    }
+
+    fn bind(&mut self, value: &'a Node, result: &'a Node) -> Evaluated<'a> {
+        self.budget.charge(LIST)?;
+        let value = self.eval(value);
+        if let Err(error) = &value
+            && error.is_final()
+        {
+            return value;
+        }
+        self.locals.push(value);
+        let result = self.eval(result);
+        self.locals.pop();
+        result
     }
 
     /// `&&` and `||`: the deciding value of either side counts, even if the other failed.
@@ -149,7 +171,20 @@ impl<'a> Evaluator<'a, '_> {
 
     fn call(
         &mut self,
-        functions: &[&'static crate::library::Function],
+        functions: &[&'static Function],
+        args: &'a [Node],
+        regex: Option<&regex::Regex>,
+    ) -> Evaluated<'a> {
+        let mut values = Vec::with_capacity(args.len());
+        for arg in args {
+            values.push(self.eval(arg)?);
+        }
+        self.invoke(functions, &values, regex)
+    }
+
+    fn invoke(
+        &mut self,
+        functions: &[&'static Function],
         args: &[Value<'a>],
         regex: Option<&regex::Regex>,
     ) -> Evaluated<'a> {
@@ -250,6 +285,21 @@ fn index_of<'a>(value: &Value<'a>, key: &Value<'a>, optional: bool) -> Evaluated
         Ok(found) => found,
         Err(_) if optional => Ok(Value::Optional(None)),
         Err(error) => Err(error),
+    }
+}
+
+/// An entry of a map that is being made; no key comes twice.
+fn enter<'a>(
+    map: &mut BTreeMap<Key<'a>, Value<'a>>,
+    key: &Value<'a>,
+    value: Option<Value<'a>>,
+) -> Result<(), EvalError> {
+    let key = Key::of(key).ok_or_else(|| EvalError::failed(format!("unsupported key type: {}", key.type_name())))?;
+    let Some(value) = value else { return Ok(()) };
+    let shown = crate::value::show::key(&key);
+    match map.insert(key, value) {
+        Some(_) => Err(EvalError::failed(format!("Failed with repeated key: {shown}"))),
+        None => Ok(()),
     }
 }
 

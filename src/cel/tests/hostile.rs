@@ -193,3 +193,33 @@ fn sizes_are_bounded() {
         assert!(error.to_string().ends_with("is too long"), "{error}");
     }
 }
+
+/// Fields that are computed from each other, as a policy's variables are: `v0`, `v1`, … each from the one before.
+struct Chain {
+    programs: Vec<cel::Program>,
+}
+
+impl cel::Activation for Chain {
+    fn variable<'s>(&'s self, _: &str, _: &mut Budget) -> Option<Result<Value<'s>, EvalError>> {
+        Some(Ok(Value::Lazy(self)))
+    }
+}
+
+impl cel::Fields for Chain {
+    fn field<'s>(&'s self, name: &str, budget: &mut Budget) -> Option<Result<Value<'s>, EvalError>> {
+        let index: usize = name.trim_start_matches('v').parse().ok()?;
+        Some(self.programs.get(index)?.eval(self, budget))
+    }
+}
+
+#[test]
+fn a_long_chain_of_variables_is_refused_and_a_short_one_is_not() {
+    let env = Env::new().variable("variables", Decl::dynamic());
+    let expression = |index: usize| if index == 0 { "[1]".to_owned() } else { format!("[variables.v{}]", index - 1) };
+    let programs: Vec<_> = (0..20_000).map(|index| env.compile(&expression(index)).unwrap()).collect();
+    let chain = Chain { programs };
+    let mut budget = Budget::new(10_000_000);
+    assert!(chain.programs[60].eval(&chain, &mut budget).is_ok());
+    let error = chain.programs[19_999].eval(&chain, &mut budget).unwrap_err();
+    assert_eq!(error.to_string(), "evaluation nests too deeply");
+}
