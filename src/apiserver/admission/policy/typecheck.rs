@@ -1,8 +1,9 @@
 //! What is wrong with a policy's expressions for the types that it names: warnings in its status, nothing more.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::custom::rules::Declared;
 use api::{Fields, Row};
 use cel::{Decl, ListKind, ObjectType, Type};
 use schema::{Scalar, Shape, TypeRef, Types};
@@ -19,12 +20,14 @@ type Kind<'a> = (&'a str, &'a str, &'a str);
 /// `status.typeChecking.expressionWarnings` of a policy among these resources.
 pub fn warnings(policy: &Value, rows: &[Arc<Row>]) -> Vec<Value> {
     let spec = policy.part("spec");
+    let found = kinds(spec, rows);
     let kinds: Vec<(Kind<'_>, Decl)> =
-        kinds(spec, rows).into_iter().filter_map(|kind| declared(kind).map(|decl| (kind, decl))).collect();
+        found.into_iter().filter_map(|(kind, row)| declared(row).map(|decl| (kind, decl))).collect();
     let params = spec.at("paramKind").and_then(|kind| {
         let api_version = kind.text("apiVersion");
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        declared((group, version, kind.text("kind")))
+        let wanted = (group, version, kind.text("kind"));
+        declared(rows.iter().find(|row| kind_of(row) == wanted)?)
     });
     let params = params.unwrap_or_else(Decl::dynamic);
     let mut warnings = Vec::new();
@@ -56,8 +59,8 @@ pub fn warnings(policy: &Value, rows: &[Arc<Row>]) -> Vec<Value> {
 }
 
 /// The kinds behind the rules that say exactly what they mean.
-fn kinds<'r>(spec: &Value, rows: &'r [Arc<Row>]) -> Vec<Kind<'r>> {
-    let mut found = BTreeSet::new();
+fn kinds<'r>(spec: &Value, rows: &'r [Arc<Row>]) -> BTreeMap<Kind<'r>, &'r Row> {
+    let mut found = BTreeMap::new();
     for rule in spec.part("matchConstraints").list("resourceRules") {
         let exact = |field: &str| -> Vec<&str> {
             let texts: Vec<&str> = rule.list(field).iter().filter_map(Value::as_str).collect();
@@ -72,13 +75,23 @@ fn kinds<'r>(spec: &Value, rows: &'r [Arc<Row>]) -> Vec<Kind<'r>> {
             if found.len() == TYPES_MAX {
                 break;
             }
-            found.insert((&*row.resource.group, &*row.resource.version, &*row.kind));
+            found.insert(kind_of(row), &**row);
         }
     }
-    found.into_iter().collect()
+    found
 }
 
-fn declared((group, version, kind): Kind<'_>) -> Option<Decl> {
+fn kind_of(row: &Row) -> Kind<'_> {
+    (&row.resource.group, &row.resource.version, &row.kind)
+}
+
+/// `None` where nothing is known of the type.
+fn declared(row: &Row) -> Option<Decl> {
+    if let Some(custom) = &row.custom {
+        let schema = custom.compiled()?.schema.as_ref()?;
+        return Declared::new(schema, true).decl;
+    }
+    let (group, version, kind) = kind_of(row);
     let ty = Types::builtin().kind(group, version, kind)?;
     Some(Decl::Object(Arc::new(Typed { name: kind.to_owned(), ty })))
 }
@@ -149,5 +162,19 @@ mod tests {
         let found = of(&["deployments"], "variables.replicas > '1'");
         assert!(found[0]["warning"].as_str().unwrap().contains("applied to '(int, string)'"));
         assert!(of(&["*"], "object.nothing").is_empty());
+    }
+
+    #[test]
+    fn custom_resources_have_types_too() {
+        let names = json!({"plural": "limits", "kind": "Limit"});
+        let definition = json!({"metadata": {"name": "limits.apps"}, "status": {"acceptedNames": names}, "spec": {
+            "group": "apps", "scope": "Namespaced", "names": names,
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object", "properties": {"max": {"type": "integer"}}}}}],
+        }});
+        let compiled = Arc::new(api::custom::Definition::compile(&definition).unwrap());
+        let rows = api::custom::rows(&compiled, &definition);
+        let of = |expression: &str| warnings(&policy(&["limits"], expression), &rows).len();
+        assert_eq!((of("object.max < 9"), of("object.min < 9")), (0, 1));
     }
 }
