@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 
-use api::{Failure, Reason};
+use api::Failure;
 use bytes::Bytes;
 use http::Method;
 use http_body_util::LengthLimitError;
@@ -54,11 +54,6 @@ impl CallError {
         let method = method.as_str();
         let (first, rest) = method.split_at(1.min(method.len()));
         CallError { call: format!("{first}{} \"{}{path}\"", rest.to_ascii_lowercase(), endpoint.base()), cause }
-    }
-
-    /// The endpoint did not answer in time.
-    pub fn is_timeout(&self) -> bool {
-        self.cause == Cause::Timeout
     }
 
     /// Asking again may help: nothing was answered, or the answer says so (upstream: `DefaultShouldRetry`).
@@ -176,15 +171,4 @@ fn deepest(error: &dyn Error) -> String {
         deepest = inner;
     }
     deepest.to_string()
-}
-
-impl From<&CallError> for Failure {
-    /// What a client learns when its own request could not be answered for want of this call.
-    fn from(error: &CallError) -> Failure {
-        match &error.cause {
-            Cause::Service(failure) => failure.clone(),
-            Cause::Timeout => Failure::new(Reason::Timeout, error.to_string()),
-            _ => Failure::new(Reason::ServiceUnavailable, error.to_string()),
-        }
-    }
 }

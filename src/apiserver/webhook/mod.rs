@@ -29,7 +29,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-pub use connect::{Connector, Stream, dial, secure};
+use connect::Connector;
+pub use connect::{Stream, dial, secure};
 pub use endpoint::{ClientCertificate, Endpoint, EndpointError};
 pub use error::{CallError, Cause};
 pub use resolve::{PortName, Resolver};

@@ -52,7 +52,7 @@ async fn calls_share_a_connection_and_say_what_went_wrong() {
     );
     assert!(broken.is_transient());
     let late = caller.post(&endpoint("/slow"), Bytes::new(), Duration::from_millis(50)).await.unwrap_err();
-    assert!(late.is_timeout());
+    assert_eq!(late.cause, Cause::Timeout);
     let expected = format!("Post \"https://127.0.0.1:{}/slow\": context deadline exceeded", program.port);
     assert_eq!(late.to_string(), expected);
 }
