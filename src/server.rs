@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use api::Verb;
 use apiserver::{
-    AggregationOptions, ApiServer, AuthenticationOptions, BearerToken, Identity, KubeletClient, Limits, RuntimeConfig,
+    AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, BearerToken, Identity, KubeletClient, Limits, RuntimeConfig,
     ServiceAccountOptions,
 };
 use client::{Backend, Client, Informers, Patch, Scope};
@@ -98,10 +98,19 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
         cluster_cidr: ipv4(settings.cluster_cidr)?,
         ca_pem: keys.authority.cert_pem().to_owned(),
         reserved_addresses: addresses,
+        token_signer: Arc::new(LegacyTokens(api.clone())),
         resources,
     };
     let signer = Arc::new(AuthoritySigner(keys.authority.clone()));
-    let controller = |name: &str| client(Identity::service_account("kube-system", name), "kube-controller-manager");
+    let controller = |name: &str| {
+        // Upstream's tokens controller acts before there are ServiceAccounts, as the controller manager itself.
+        let identity = match name {
+            "tokens-controller" => Identity::user("system:kube-controller-manager", [""; 0]),
+            name => Identity::service_account("kube-system", name),
+        };
+        let manager = if name == "clusterrole-aggregation-controller" { name } else { "kube-controller-manager" };
+        client(identity, manager)
+    };
     controllers::start(controllers, controller, signer, &shutdown);
     let (scheduler, stop) =
         (client(Identity::user("system:kube-scheduler", [""; 0]), "kube-scheduler"), shutdown.clone());
@@ -130,6 +139,15 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
         () = shutdown.cancelled() => Ok(()),
         // Nothing is acknowledged any more. The next start reads what is on disk; pods go on meanwhile.
         () = closed.closed() => Err(anyhow::anyhow!("the store has stopped: its disk failed; the log above says how")),
+    }
+}
+
+/// Tokens for Secrets, signed with the API server's key.
+struct LegacyTokens(ApiServer);
+
+impl controllers::TokenSigner for LegacyTokens {
+    fn sign(&self, namespace: &str, account: &str, account_uid: &str, secret: &str) -> Result<String, String> {
+        self.0.legacy_token(namespace, account, account_uid, secret)
     }
 }
 
@@ -225,6 +243,7 @@ fn apiserver_config(
             authorities_pem: keys.front_proxy.cert_pem().to_owned(),
             allowed_names: vec![FRONT_PROXY.to_owned()],
         },
+        authorization: AuthorizationOptions::default(),
         git_version: GIT_VERSION.to_owned(),
         limits: Limits::default(),
         runtime_config: RuntimeConfig::default(),

@@ -1,13 +1,15 @@
 //! What every cluster has from the start: namespaces, roles and bindings, priority classes, the Service `kubernetes`.
 //!
 //! Written through the same path as anybody's objects, as `system:apiserver`. What is there already is left alone,
-//! but roles and bindings that are marked for it get back what they miss (upstream: RBAC auto-reconciliation).
+//! but roles and bindings get back what they miss, unless they are marked to be left alone (upstream: RBAC
+//! auto-reconciliation). A binding that leads to another role is made anew, since that cannot be changed.
 
 use api::{Call, Failure, Fields, PatchKind, Resource, Verb};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::authz::{Rule, covers};
 use crate::config::Error;
 use crate::flowcontrol;
 use crate::identity::Identity;
@@ -143,6 +145,11 @@ async fn ensure(
         };
     };
     let current = stored.decode().map_err(Failure::internal)?;
+    let leads_elsewhere = object.has("roleRef") && object.get("roleRef") != current.get("roleRef");
+    if leads_elsewhere && current.part("metadata").part("annotations").text(AUTOUPDATE) != "false" {
+        server.call(user, call(Verb::Delete, None)).await?;
+        return server.call(user, call(Verb::Create, Some(object))).await.map(|_| ());
+    }
     let Some(change) = missing(&current, &object) else { return Ok(()) };
     let mut patch = call(Verb::Patch, Some(change));
     patch.options.patch = Some(PatchKind::Merge);
@@ -163,18 +170,49 @@ fn missing(current: &Value, wanted: &Value) -> Option<Value> {
         changes.into_iter().for_each(|field| change.set(field, wanted.part(field).clone()));
         return Some(change);
     }
-    if !kept_up(current) {
+    // Who wants to change one says so.
+    if current.part("metadata").part("annotations").text(AUTOUPDATE) == "false" {
         return None;
     }
     let mut change = json!({});
-    for field in ["rules", "subjects"] {
-        let there = current.list(field);
-        let lost: Vec<Value> = wanted.list(field).iter().filter(|one| !there.contains(one)).cloned().collect();
-        if !lost.is_empty() {
-            change.set(field, there.iter().cloned().chain(lost).collect::<Vec<_>>());
+    let rules = |object: &Value| -> Vec<Rule> {
+        object.list("rules").iter().filter_map(|rule| serde_json::from_value(rule.clone()).ok()).collect()
+    };
+    let lost = covers(&rules(current), &rules(wanted));
+    if !lost.is_empty() {
+        change.set(
+            "rules",
+            current.list("rules").iter().cloned().chain(lost.iter().map(|rule| json!(rule))).collect::<Vec<_>>(),
+        );
+    }
+    let there = current.list("subjects");
+    let lost: Vec<Value> = wanted.list("subjects").iter().filter(|one| !has_subject(there, one)).cloned().collect();
+    if !lost.is_empty() {
+        change.set("subjects", there.iter().cloned().chain(lost).collect::<Vec<_>>());
+    }
+    let selectors = |object: &Value| object.part("aggregationRule").list("clusterRoleSelectors").to_vec();
+    let (has, needs) = (selectors(current), selectors(wanted));
+    if needs.iter().any(|one| !has.contains(one)) {
+        let lost = needs.into_iter().filter(|one| !has.contains(one)).collect::<Vec<_>>();
+        let all: Vec<Value> = has.iter().cloned().chain(lost).collect();
+        change.set("aggregationRule", json!({"clusterRoleSelectors": all}));
+    }
+    for field in ["labels", "annotations"] {
+        let there = current.part("metadata").part(field);
+        for (key, value) in wanted.part("metadata").part(field).as_object().into_iter().flatten() {
+            if there.get(key) != Some(value)
+                && let Some(place) = change.object("metadata").and_then(|metadata| metadata.object(field))
+            {
+                place.set(key, value.clone());
+            }
         }
     }
     (change != json!({})).then_some(change)
+}
+
+fn has_subject(there: &[Value], wanted: &Value) -> bool {
+    let same = |one: &Value| ["kind", "namespace", "name"].iter().all(|field| one.text(field) == wanted.text(field));
+    there.iter().any(same)
 }
 
 fn roles() -> Result<Vec<Object>, Failure> {
@@ -261,4 +299,37 @@ fn kubernetes_service(server: &ApiServer) -> Vec<Object> {
         (Resource::new("discovery.k8s.io", "v1", "endpointslices"), Some("default"), slice),
     ]);
     objects
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn role(annotation: &str, rules: Value) -> Value {
+        json!({"metadata": {"name": "x", "annotations": {AUTOUPDATE: annotation}, "labels": {"a": "b"}}, "rules": rules})
+    }
+
+    #[test]
+    fn roles_get_back_what_they_miss_and_keep_what_was_added() {
+        let rule = |verbs: &[&str]| json!({"apiGroups": [""], "resources": ["pods"], "verbs": verbs});
+        let wanted = role("true", json!([rule(&["get", "list"])]));
+        assert_eq!(missing(&role("true", json!([rule(&["*"])])), &wanted), None, "covered by another rule");
+        let current = role("true", json!([rule(&["get", "watch"])]));
+        let change = missing(&current, &wanted).unwrap();
+        assert_eq!(change, json!({"rules": [rule(&["get", "watch"]), rule(&["list"])]}));
+        assert_eq!(missing(&role("false", json!([])), &wanted), None, "marked to be left alone");
+        let mut unmarked = current.clone();
+        unmarked["metadata"] = json!({"name": "x", "labels": {"a": "c"}});
+        let change = missing(&unmarked, &wanted).unwrap();
+        assert_eq!(change["metadata"], json!({"labels": {"a": "b"}, "annotations": {AUTOUPDATE: "true"}}));
+    }
+
+    #[test]
+    fn bindings_get_back_their_subjects() {
+        let binding = |subjects: Value| json!({"metadata": {"annotations": {AUTOUPDATE: "true"}}, "subjects": subjects, "roleRef": {"name": "x"}});
+        let (ours, theirs) = (json!({"kind": "Group", "name": "a"}), json!({"kind": "User", "name": "b"}));
+        let change = missing(&binding(json!([theirs])), &binding(json!([ours]))).unwrap();
+        assert_eq!(change, json!({"subjects": [theirs, ours]}));
+        assert_eq!(missing(&binding(json!([ours, theirs])), &binding(json!([ours]))), None);
+    }
 }

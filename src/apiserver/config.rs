@@ -2,10 +2,12 @@
 
 mod aggregation;
 mod authentication;
+mod authorization;
 mod runtime;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +17,10 @@ use rustls::client::ResolvesClientCert;
 use rustls::server::ResolvesServerCert;
 
 pub use aggregation::AggregationOptions;
-pub use authentication::{AuthenticationOptions, ServiceAccountOptions};
+pub use authentication::{
+    AuthenticationOptions, OidcOptions, RequestHeaderOptions, ServiceAccountOptions, TokenWebhookOptions,
+};
+pub use authorization::{AuthorizationMode, AuthorizationOptions};
 pub use runtime::RuntimeConfig;
 
 use crate::identity::Identity;
@@ -44,6 +49,7 @@ pub struct Config {
     pub bearer_tokens: Vec<BearerToken>,
     pub authentication: AuthenticationOptions,
     pub aggregation: AggregationOptions,
+    pub authorization: AuthorizationOptions,
     /// What `/version` says, such as `v1.36.2+cluster1`.
     pub git_version: String,
     pub limits: Limits,
@@ -111,6 +117,16 @@ impl Default for Limits {
 pub enum Error {
     #[error("the key that signs ServiceAccount tokens is of no use: {reason}")]
     SigningKey { reason: String },
+    #[error("{} is of no use: {reason}", path.display())]
+    File { path: PathBuf, reason: String },
+    #[error("users cannot be read")]
+    TokenFile(#[from] crate::authn::TokenFileError),
+    #[error("the webhook of {} cannot be called", path.display())]
+    Webhook { path: PathBuf, source: crate::webhook::EndpointError },
+    #[error("{0}")]
+    Flags(&'static str),
+    #[error("oidc: {0}")]
+    Oidc(String),
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
     #[error("TLS towards others cannot be set up")]

@@ -6,11 +6,13 @@
 //! starts.
 
 mod authentication;
+mod authorization;
 mod duration;
 mod protection;
 mod runtime;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use duration::parse as parse_duration;
@@ -18,7 +20,7 @@ pub use duration::parse as parse_duration;
 use crate::config::Config;
 
 /// The tables, one for each part of the server.
-const TABLES: [&[Flag]; 3] = [authentication::FLAGS, protection::FLAGS, runtime::FLAGS];
+const TABLES: [&[Flag]; 4] = [authentication::FLAGS, authorization::FLAGS, protection::FLAGS, runtime::FLAGS];
 
 /// How alike two names must be for one to be taken for the other, mistyped.
 const SIMILAR_ENOUGH: f64 = 0.8;
@@ -115,6 +117,19 @@ fn refused(name: &'static str, value: &str, why: impl Into<String>) -> FlagError
     FlagError::Value { name, value: value.to_owned(), why: why.into() }
 }
 
+/// The path of a file, which is read later.
+fn file(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() { Err("it should name a file".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
+/// The version of the reviews that a webhook answers.
+fn review_version(text: &str) -> Result<String, String> {
+    match text {
+        "v1" | "v1beta1" => Ok(text.to_owned()),
+        _ => Err("it should be v1 or v1beta1".to_owned()),
+    }
+}
+
 /// What Go takes for a truth value.
 fn truth(text: &str) -> Option<bool> {
     match text {
@@ -138,10 +153,10 @@ mod tests {
     #[test]
     fn a_flag_replaces_the_default_and_the_last_one_counts() {
         let config = applied(&["anonymous-auth=false", "service-account-max-token-expiration=48h"]).unwrap();
-        assert!(!config.authentication.anonymous);
+        assert_eq!(config.authentication.anonymous, Some(false));
         assert_eq!(config.service_accounts.token_expiration_max, Some(Duration::from_secs(48 * 3600)));
         let config = applied(&["--anonymous-auth=false", "--anonymous-auth"]).unwrap();
-        assert!(config.authentication.anonymous);
+        assert_eq!(config.authentication.anonymous, Some(true));
         let config = applied(&["service-account-issuer=https://a", "service-account-issuer=https://b"]).unwrap();
         assert_eq!(config.service_accounts.issuers, ["https://a", "https://b"]);
         assert_eq!(

@@ -23,11 +23,18 @@ impl Identity {
 
     /// An authenticated user; the group `system:authenticated` is added.
     pub fn user(name: impl Into<String>, groups: impl IntoIterator<Item = impl Into<String>>) -> Identity {
-        let mut groups: Vec<String> = groups.into_iter().map(Into::into).collect();
-        if !groups.iter().any(|group| group == Identity::AUTHENTICATED) {
-            groups.push(Identity::AUTHENTICATED.to_owned());
+        let groups = groups.into_iter().map(Into::into).collect();
+        Identity { name: name.into(), groups, ..Identity::default() }.authenticated()
+    }
+
+    /// The same user, in the group `system:authenticated` unless one of the groups says already whether they are.
+    #[must_use]
+    pub fn authenticated(mut self) -> Identity {
+        let says = |group: &String| group == Identity::AUTHENTICATED || group == Identity::UNAUTHENTICATED;
+        if self.name != Identity::ANONYMOUS && !self.groups.iter().any(says) {
+            self.groups.push(Identity::AUTHENTICATED.to_owned());
         }
-        Identity { name: name.into(), groups, ..Identity::default() }
+        self
     }
 
     /// A component of the control plane or the administrator: member of `system:masters`, whom nothing is denied.

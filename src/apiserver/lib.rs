@@ -9,6 +9,7 @@
 
 mod admission;
 mod aggregator;
+mod answers;
 mod authn;
 mod authz;
 mod background;
@@ -16,6 +17,7 @@ mod bootstrap;
 mod cache;
 mod config;
 mod custom;
+mod declared;
 mod endpoints;
 mod failures;
 mod flags;
@@ -27,7 +29,9 @@ mod metrics;
 mod node;
 mod notes;
 mod pipeline;
+mod reload;
 mod request;
+mod reviewer;
 mod server;
 mod services;
 mod storage;
@@ -37,9 +41,10 @@ mod verbs;
 #[allow(dead_code, unused_imports, reason = "authentication, authorisation, audit and conversion call through it")]
 mod webhook;
 
+pub use authn::TokenFileError;
 pub use config::{
-    AggregationOptions, AuthenticationOptions, BearerToken, Config, Error, KubeletClient, Limits, RuntimeConfig,
-    ServiceAccountOptions,
+    AggregationOptions, AuthenticationOptions, AuthorizationMode, AuthorizationOptions, BearerToken, Config, Error,
+    KubeletClient, Limits, RequestHeaderOptions, RuntimeConfig, ServiceAccountOptions,
 };
 pub use flags::FlagError;
 pub use identity::Identity;

@@ -71,7 +71,7 @@ struct Seen {
 async fn answer(
     server: &ApiServer,
     peer: &Peer,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     seen: &mut Seen,
 ) -> Result<Response<Body>, Failure> {
     // Nodes that join know nobody yet: they check what they get here against their token.
@@ -80,9 +80,10 @@ async fn answer(
     }
 
     // Who is it?
-    let user = server.authenticator().identify(peer, request.headers(), server.now().as_second())?;
+    let user = server.authenticator().identify(peer, request.headers(), request.uri().path(), server.now()).await?;
+    server.authenticator().forget(request.headers_mut());
     // And for whom do they ask?
-    let user = impersonation::apply(server, user, request.headers())?;
+    let user = impersonation::apply(server, user, request.headers_mut()).await?;
 
     // What do they want?
     let asked = Asked::new(&request)?;
@@ -105,7 +106,7 @@ async fn answer(
     };
 
     // May they?
-    asked.authorize(server, &user)?;
+    asked.authorize(server, &user).await?;
 
     // Does somebody else serve it?
     if let Some(elsewhere) = server.aggregator().elsewhere(&asked.path) {
@@ -235,15 +236,16 @@ impl Asked {
         }
     }
 
-    fn authorize(&self, server: &ApiServer, user: &Identity) -> Result<(), Failure> {
+    async fn authorize(&self, server: &ApiServer, user: &Identity) -> Result<(), Failure> {
         let Some((_, call)) = &self.resource else {
-            return server.authorizer().require(user, &Action::Path { verb: self.method_verb(), path: &self.path });
+            let action = Action::Path { verb: self.method_verb(), path: &self.path };
+            return server.authorizer().require(user, &action.into()).await;
         };
-        server.authorize(user, call)?;
+        server.authorize(user, call).await?;
         // Who opens a shell changes something, with whatever method.
         let stream = matches!(call.subresource.as_deref(), Some("exec" | "attach" | "portforward"));
         if stream && call.verb == Verb::Get {
-            server.authorize(user, &Call { verb: Verb::Create, ..call.clone() })?;
+            server.authorize(user, &Call { verb: Verb::Create, ..call.clone() }).await?;
         }
         Ok(())
     }

@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 
 use crate::admission::Admission;
 use crate::aggregator::Aggregator;
-use crate::authn::{Authenticator, TokenKeys};
-use crate::authz::{Action, Authorizer};
+use crate::authn::{self, Authenticator};
+use crate::authz::{Action, Attributes, Authorizer, Selector};
 use crate::background;
 use crate::bootstrap;
 use crate::cache::Cache;
@@ -50,7 +50,7 @@ struct Inner {
     admission: Admission,
     services: Services,
     kubelets: Kubelets,
-    caller: Caller,
+    caller: Arc<Caller>,
     aggregator: Aggregator,
     flow: FlowControl,
     tls: serve::Tls,
@@ -71,19 +71,15 @@ impl ApiServer {
         prefixes.dedup();
         store.read_index().await?;
         let cache = Cache::fill(store.clone(), prefixes)?;
-        let tokens = TokenKeys::new(&config.service_account_signing_key_pem, &config.service_accounts)?;
+        let caller = Arc::new(Caller::new(cache.clone(), &config.git_version));
+        let authenticator = Authenticator::new(cache.clone(), &config, &caller, &shutdown)?;
         let server = ApiServer(Arc::new(Inner {
-            authenticator: Authenticator::new(
-                cache.clone(),
-                tokens,
-                config.bearer_tokens.clone(),
-                config.authentication.anonymous,
-            ),
-            authorizer: Authorizer::new(cache.clone()),
+            authenticator,
+            authorizer: Authorizer::new(cache.clone(), &config.authorization, caller.clone(), &shutdown)?,
             admission: Admission::new(cache.clone()),
             services: Services::new(&config, &cache)?,
             kubelets: Kubelets::new(&config.kubelet_client)?,
-            caller: Caller::new(cache.clone(), &config.git_version),
+            caller,
             aggregator: Aggregator::new(&cache, &config.aggregation),
             flow: FlowControl::new(&config.limits),
             tls: serve::Tls::new(&config)?,
@@ -124,7 +120,7 @@ impl ApiServer {
     /// answer's bytes carry their resource versions.
     pub async fn call(&self, user: &Identity, call: Call) -> Result<Answer, Failure> {
         let row = self.row(&call)?;
-        self.authorize(user, &call)?;
+        self.authorize(user, &call).await?;
         let notes = Notes::default();
         let mut outcome = verbs::execute(self, user, row, call, &notes).await?;
         outcome.warnings.append(&mut notes.take_warnings());
@@ -140,7 +136,7 @@ impl ApiServer {
     pub async fn list(&self, user: &Identity, call: Call) -> Result<api::Listed, Failure> {
         let call = Call { verb: Verb::List, ..call };
         let row = self.row(&call)?;
-        self.authorize(user, &call)?;
+        self.authorize(user, &call).await?;
         match verbs::execute(self, user, row, call, &Notes::default()).await?.body {
             Answered::List(listed) => Ok(listed.into_encoded()),
             Answered::Stored(_) | Answered::Value(_) => Err(Failure::internal("a list was asked for")),
@@ -149,17 +145,12 @@ impl ApiServer {
 
     /// A watch by a component in this process. Every watcher of an event shares the bytes of the cache.
     pub fn watch(&self, user: &Identity, call: Call) -> BoxStream<'static, WatchResult> {
-        let opened = self.row(&call).and_then(|row| {
-            let call = Call { verb: Verb::Watch, ..call };
-            self.authorize(user, &call)?;
-            Ok((row, call))
-        });
-        let server = self.clone();
+        let (server, user) = (self.clone(), user.clone());
         futures::stream::once(async move {
-            match opened {
-                Ok((row, call)) => watch::open(&server, row, call).await,
-                Err(failure) => Err(failure),
-            }
+            let row = server.row(&call)?;
+            let call = Call { verb: Verb::Watch, ..call };
+            server.authorize(&user, &call).await?;
+            watch::open(&server, row, call).await
         })
         .flat_map(|opened| match opened {
             Ok(watch) => watch
@@ -169,6 +160,20 @@ impl ApiServer {
             Err(failure) => futures::stream::iter([Err::<WatchEvent, Failure>(failure)]).boxed(),
         })
         .boxed()
+    }
+
+    /// A token without an end for a Secret of type `kubernetes.io/service-account-token` (upstream: the token
+    /// controller's generator). The error is a text for the log.
+    pub fn legacy_token(
+        &self,
+        namespace: &str,
+        account: &str,
+        account_uid: &str,
+        secret: &str,
+    ) -> Result<String, String> {
+        let keys = self.0.authenticator.tokens().keys();
+        let signed = authn::sign_legacy(keys, namespace, account, account_uid, secret);
+        signed.map_err(|error| error.to_string())
     }
 
     /// The row that a call is about.
@@ -210,7 +215,7 @@ impl ApiServer {
     }
 
     /// A list or watch of one name is allowed to whoever may have the object of that name.
-    pub(crate) fn authorize(&self, user: &Identity, call: &Call) -> Result<(), Failure> {
+    pub(crate) async fn authorize(&self, user: &Identity, call: &Call) -> Result<(), Failure> {
         let selected = self.selected_name(call);
         let action = Action::Resource {
             verb: call.verb.as_str(),
@@ -220,7 +225,14 @@ impl ApiServer {
             namespace: namespace_of(call),
             name: call.name.as_deref().or(selected.as_deref()).unwrap_or_default(),
         };
-        self.0.authorizer.require(user, &action)
+        let selects = matches!(call.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
+        let attributes = Attributes {
+            action,
+            version: &call.resource.version,
+            fields: selector(&call.options.field_selector, selects),
+            labels: selector(&call.options.label_selector, selects),
+        };
+        self.0.authorizer.require(user, &attributes).await
     }
 
     /// The name that a list's or watch's field selector demands.
@@ -303,6 +315,10 @@ impl ApiServer {
     pub(crate) fn rng(&self) -> ThreadRng {
         rand::rng()
     }
+}
+
+fn selector(text: &Option<String>, selects: bool) -> Selector<'_> {
+    text.as_deref().filter(|_| selects).map_or(Selector::None, Selector::Raw)
 }
 
 /// What RBAC takes for a call's namespace: of a Namespace it is the object itself.

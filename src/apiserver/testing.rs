@@ -22,8 +22,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::authn::Peer;
 use crate::config::{
-    AggregationOptions, AuthenticationOptions, BearerToken, Config, KubeletClient, Limits, RuntimeConfig,
-    ServiceAccountOptions,
+    AggregationOptions, AuthenticationOptions, AuthorizationOptions, BearerToken, Config, KubeletClient, Limits, RuntimeConfig, ServiceAccountOptions,
 };
 use crate::identity::Identity;
 use crate::pipeline;
@@ -265,6 +264,7 @@ pub fn config(range: &str) -> Config {
             authorities_pem: front_proxy.cert_pem().to_owned(),
             allowed_names: vec!["front-proxy-client".to_owned()],
         },
+        authorization: AuthorizationOptions::default(),
         git_version: "v1.36.2+test".to_owned(),
         limits: Limits::default(),
         runtime_config: RuntimeConfig::default(),

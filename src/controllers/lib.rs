@@ -13,6 +13,7 @@ use ipnet::Ipv4Net;
 use task::Shutdown;
 
 mod certificates;
+mod cluster_role_aggregation;
 mod deployment;
 mod endpointslice;
 mod garbage;
@@ -26,8 +27,10 @@ mod replicaset;
 mod select;
 mod served;
 mod serviceaccount;
+mod tokens;
 
 pub use certificates::{Signer, Subject};
+pub use tokens::TokenSigner;
 
 /// What the controllers need to know of the cluster.
 #[derive(Clone)]
@@ -38,6 +41,8 @@ pub struct Config {
     pub ca_pem: String,
     /// Addresses of the API server, which no node may serve under.
     pub reserved_addresses: Vec<IpAddr>,
+    /// Signs tokens that Secrets hold.
+    pub token_signer: Arc<dyn TokenSigner>,
     /// Built-in resources that can be listed, watched and deleted; custom ones are found.
     pub resources: Vec<Served>,
 }
@@ -68,6 +73,16 @@ pub fn start(config: Config, client: impl Fn(&str) -> Client, signer: Arc<dyn Si
     });
     begin("garbage", client("generic-garbage-collector"), shutdown, move |client, stop| {
         garbage::run(client, collected.clone(), stop)
+    });
+    begin(
+        "clusterroleaggregation",
+        client("clusterrole-aggregation-controller"),
+        shutdown,
+        cluster_role_aggregation::run,
+    );
+    let (token_signer, ca_pem) = (config.token_signer, config.ca_pem.clone());
+    begin("tokens", client("tokens-controller"), shutdown, move |client, stop| {
+        tokens::run(client, token_signer.clone(), ca_pem.clone(), stop)
     });
     let (ca_pem, publisher) = (config.ca_pem, client("root-ca-cert-publisher"));
     begin("serviceaccount", client("service-account-controller"), shutdown, move |client, stop| {

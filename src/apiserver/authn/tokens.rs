@@ -1,270 +1,173 @@
-//! ServiceAccount tokens: JWTs that name a ServiceAccount and, mostly, the Pod they were made for.
+//! Bearer tokens: everybody who can tell whose a token is, in upstream's order, behind a cache.
 
-use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
-use jsonwebtoken::jwk::{Jwk, JwkSet, ThumbprintHash};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde::Deserialize;
 
-use crate::cache::{Cache, Stored};
-use crate::config::{Error, ServiceAccountOptions};
-use crate::identity::Identity;
+use super::known::{self, Known};
+use super::living::Witness;
+use super::oidc::Issuers;
+use super::webhook::WebhookAuthenticator;
+use super::{Answer, Authenticated, TokenKeys, bootstrap_token, legacy, service_account, token_file};
+use crate::answers::Answers;
+use crate::cache::Cache;
+use crate::config::{BearerToken, Config, Error};
+use crate::webhook::Caller;
+
+/// How long a token that was good is taken without another look (upstream: `TokenSuccessCacheTTL`). There is no such
+/// time for those that were not.
+const SUCCESS_LIFE: Duration = Duration::from_secs(10);
 
 /// A token longer than this is not looked at.
-const TOKEN_BYTES_MAX: usize = 16 * 1024;
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
-/// The key that signs, and what verifies.
-pub struct TokenKeys {
-    /// The first stands in new tokens.
-    issuers: Vec<String>,
-    audiences: Vec<String>,
-    signing: EncodingKey,
-    verifying: DecodingKey,
-    algorithm: Algorithm,
-    key_id: String,
-    jwks: JwkSet,
+pub struct Tokens {
+    cache: Arc<Cache>,
+    keys: TokenKeys,
+    known: Vec<Known>,
+    lookup: bool,
+    bootstrap: bool,
+    issuers: Issuers,
+    webhook: Option<WebhookAuthenticator>,
+    answers: Answers<Authenticated>,
 }
 
-/// What a ServiceAccount token says.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Claims {
-    pub aud: Vec<String>,
-    pub exp: i64,
-    pub iat: i64,
-    pub iss: String,
-    #[serde(default)]
-    pub jti: String,
-    #[serde(rename = "kubernetes.io")]
-    pub kubernetes: KubernetesClaims,
-    pub nbf: i64,
-    pub sub: String,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct KubernetesClaims {
-    pub namespace: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<Named>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<Named>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret: Option<Named>,
-    pub serviceaccount: Named,
-    /// When the token should have been replaced although it is taken for longer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub warnafter: Option<i64>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Named {
-    pub name: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub uid: String,
-}
-
-/// Whose life the token shares besides its ServiceAccount's.
-#[derive(Clone, Debug, Default)]
-pub struct BoundTo {
-    pub pod: Option<Named>,
-    pub node: Option<Named>,
-    pub secret: Option<Named>,
-}
-
-/// What to put into a token.
-pub struct TokenRequest<'a> {
-    pub namespace: &'a str,
-    pub service_account: Named,
-    pub audiences: Vec<String>,
-    pub bound: BoundTo,
-    pub seconds: i64,
-    pub now_seconds: i64,
-    pub id: String,
-}
-
-impl TokenKeys {
-    pub fn new(pem: &str, options: &ServiceAccountOptions) -> Result<TokenKeys, Error> {
-        let refused = |error: jsonwebtoken::errors::Error| Error::SigningKey { reason: error.to_string() };
-        let (signing, algorithm) = match EncodingKey::from_ec_pem(pem.as_bytes()) {
-            Ok(key) => (key, Algorithm::ES256),
-            Err(_) => (EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(refused)?, Algorithm::RS256),
+impl Tokens {
+    /// Reads the files that the configuration names.
+    pub fn new(
+        cache: Arc<Cache>,
+        keys: TokenKeys,
+        issuers: Issuers,
+        config: &Config,
+        caller: &Arc<Caller>,
+    ) -> Result<Tokens, Error> {
+        let started_with = |BearerToken { token, identity }: &BearerToken| Known::new(token, identity.clone());
+        let mut known: Vec<Known> = config.bearer_tokens.iter().map(started_with).collect();
+        if let Some(path) = &config.authentication.token_file {
+            known.extend(token_file::read(path)?);
+        }
+        let webhook = match &config.authentication.token_webhook {
+            Some(options) => Some(WebhookAuthenticator::new(options, caller)?),
+            None => None,
         };
-        let mut jwk = Jwk::from_encoding_key(&signing, algorithm).map_err(refused)?;
-        let key_id = jwk.thumbprint(ThumbprintHash::SHA256).map_err(refused)?;
-        jwk.common.key_id = Some(key_id.clone());
-        jwk.common.public_key_use = Some(jsonwebtoken::jwk::PublicKeyUse::Signature);
-        let verifying = DecodingKey::from_jwk(&jwk).map_err(refused)?;
-        let issuers = options.issuers.clone();
-        let mut audiences = options.api_audiences.clone();
-        if audiences.is_empty() {
-            audiences.clone_from(&issuers);
+        Ok(Tokens {
+            cache,
+            keys,
+            known,
+            lookup: config.service_accounts.lookup,
+            bootstrap: config.authentication.bootstrap_tokens,
+            issuers,
+            webhook,
+            answers: Answers::new(SUCCESS_LIFE),
+        })
+    }
+
+    pub fn keys(&self) -> &TokenKeys {
+        &self.keys
+    }
+
+    /// Whose token it is; `audiences` empty means this API server.
+    pub async fn authenticate(&self, token: &str, audiences: &[String], now: Timestamp) -> Answer {
+        let wanted = if audiences.is_empty() { self.keys.audiences() } else { audiences };
+        let key = self.answers.key(token, wanted);
+        // What a token is bound to may have changed since.
+        if let Some(found) = self.answers.get(&key).filter(|found| found.bound.iter().all(Witness::holds)) {
+            return Ok(Some(found.as_ref().clone()));
         }
-        Ok(TokenKeys { issuers, audiences, signing, verifying, algorithm, key_id, jwks: JwkSet { keys: vec![jwk] } })
+        let found = self.ask(token, wanted, now).await?;
+        if let Some(found) = &found {
+            self.answers.put(key, Arc::new(found.clone()));
+        }
+        Ok(found)
     }
 
-    pub fn issuer(&self) -> &str {
-        self.issuers.first().map_or("", String::as_str)
-    }
-
-    /// The audiences of this API server; never empty.
-    pub fn audiences(&self) -> &[String] {
-        &self.audiences
-    }
-
-    /// What `/openid/v1/jwks` answers.
-    pub fn jwks(&self) -> &JwkSet {
-        &self.jwks
-    }
-
-    /// As the discovery document names it.
-    pub fn algorithm(&self) -> &'static str {
-        if self.algorithm == Algorithm::ES256 { "ES256" } else { "RS256" }
-    }
-
-    /// A signed token. The outer error text is for the server's log only.
-    pub fn sign(&self, request: TokenRequest<'_>) -> Result<String, jsonwebtoken::errors::Error> {
-        let TokenRequest { namespace, service_account, audiences, bound, seconds, now_seconds, id } = request;
-        let claims = Claims {
-            aud: audiences,
-            exp: now_seconds.saturating_add(seconds),
-            iat: now_seconds,
-            iss: self.issuer().to_owned(),
-            jti: id,
-            sub: format!("{}{namespace}:{}", Identity::SERVICE_ACCOUNT_PREFIX, service_account.name),
-            kubernetes: KubernetesClaims {
-                namespace: namespace.to_owned(),
-                node: bound.node,
-                pod: bound.pod,
-                secret: bound.secret,
-                serviceaccount: service_account,
-                warnafter: None,
-            },
-            nbf: now_seconds,
+    async fn ask(&self, token: &str, wanted: &[String], now: Timestamp) -> Answer {
+        let mut refusals: Vec<String> = Vec::new();
+        let mut note = |answer: Answer| match answer {
+            Ok(found) => found,
+            Err(reason) => {
+                if !refusals.contains(&reason) {
+                    refusals.push(reason);
+                }
+                None
+            }
         };
-        let header = Header { typ: None, kid: Some(self.key_id.clone()), ..Header::new(self.algorithm) };
-        jsonwebtoken::encode(&header, &claims, &self.signing)
+        let for_us = self.implied(wanted);
+
+        // What the server was started with.
+        if let Some(audiences) = &for_us
+            && let Some(identity) = known::find(&self.known, token)
+        {
+            let (audiences, bound) = (audiences.clone(), Vec::new());
+            return Ok(Some(Authenticated { identity, audiences, bound }));
+        }
+
+        // ServiceAccounts. Who issued a token decides who looks at it.
+        let issuer = issuer(token);
+        if issuer.as_deref() == Some(legacy::ISSUER)
+            && let Some(found) = note(legacy::authenticate(&self.keys, &self.cache, token, wanted, self.lookup))
+        {
+            return Ok(Some(found));
+        }
+        if issuer.as_ref().is_some_and(|issuer| self.keys.issuers().contains(issuer))
+            && let Some(found) =
+                note(service_account::authenticate(&self.keys, &self.cache, token, wanted, now.as_second()))
+        {
+            return Ok(Some(found));
+        }
+
+        // Nodes that join.
+        if let Some(audiences) = &for_us
+            && self.bootstrap
+            && let Some((identity, secret)) = bootstrap_token::authenticate(&self.cache, token, now)
+        {
+            return Ok(Some(Authenticated { bound: vec![secret], ..Authenticated::new(identity, audiences.clone()) }));
+        }
+
+        // Whom an issuer knows.
+        if let (Some(audiences), Some(issuer)) = (&for_us, &issuer)
+            && let Some(found) = note(self.issuers.authenticate(token, issuer, audiences, now.as_second()).await)
+        {
+            return Ok(Some(found));
+        }
+
+        // Whom another program knows.
+        if let Some(webhook) = &self.webhook
+            && let Some(found) = note(webhook.authenticate(token, wanted, self.keys.audiences()).await)
+        {
+            return Ok(Some(found));
+        }
+
+        match refusals.as_slice() {
+            [] => Ok(None),
+            [one] => Err(one.clone()),
+            all => Err(format!("[{}]", all.join(", "))),
+        }
     }
 
-    /// Checks signature, issuer, times and audience (`audiences` empty: this API server's).
-    pub fn verify(&self, token: &str, audiences: &[String], now_seconds: i64) -> Result<Claims, String> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err("the token is too long".to_owned());
-        }
-        let mut validation = Validation::new(self.algorithm);
-        // Times and audience are checked below, against the clock that is handed in.
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        validation.required_spec_claims = HashSet::new();
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.verifying, &validation)
-            .map_err(|error| error.to_string())?
-            .claims;
-        if !self.issuers.contains(&claims.iss) {
-            return Err(format!("issued by {}", claims.iss));
-        }
-        if claims.exp <= now_seconds {
-            return Err("the token has expired".to_owned());
-        }
-        if claims.nbf > now_seconds {
-            return Err("the token is not valid yet".to_owned());
-        }
-        let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
-        if !claims.aud.iter().any(|audience| wanted.contains(audience)) {
-            return Err(format!("the token is for {:?}", claims.aud));
-        }
-        Ok(claims)
+    /// The audiences of tokens that name none: those of this API server that are wanted.
+    fn implied(&self, wanted: &[String]) -> Option<Vec<String>> {
+        let ours = self.keys.audiences().iter();
+        let both: Vec<String> = ours.filter(|audience| wanted.contains(audience)).cloned().collect();
+        (!both.is_empty()).then_some(both)
     }
 }
 
-impl Claims {
-    /// The ServiceAccount and what the token is bound to must still be the same objects.
-    pub fn check_bound(&self, cache: &Cache) -> Result<(), String> {
-        let claims = &self.kubernetes;
-        let account = alive(cache, "/registry/serviceaccounts/", &claims.namespace, &claims.serviceaccount)?;
-        drop(account);
-        if let Some(pod) = &claims.pod {
-            alive(cache, "/registry/pods/", &claims.namespace, pod)?;
-        }
-        if let Some(secret) = &claims.secret {
-            alive(cache, "/registry/secrets/", &claims.namespace, secret)?;
-        }
-        if let (Some(node), None) = (&claims.node, &claims.pod) {
-            alive(cache, "/registry/minions/", "", node)?;
-        }
-        Ok(())
+/// Who a JWT says that it is from. Nobody has verified that.
+pub fn issuer(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Claims {
+        iss: String,
     }
-
-    pub fn identity(&self) -> Identity {
-        let claims = &self.kubernetes;
-        let mut identity = Identity::service_account(&claims.namespace, &claims.serviceaccount.name);
-        identity.uid = claims.serviceaccount.uid.clone();
-        let mut extra = BTreeMap::new();
-        let mut add = |key: &str, value: String| {
-            extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
-        };
-        if !self.jti.is_empty() {
-            add("credential-id", format!("JTI={}", self.jti));
-        }
-        if let Some(pod) = &claims.pod {
-            add("pod-name", pod.name.clone());
-            add("pod-uid", pod.uid.clone());
-        }
-        if let Some(node) = &claims.node {
-            add("node-name", node.name.clone());
-            add("node-uid", node.uid.clone());
-        }
-        identity.extra = extra;
-        identity
+    let mut parts = token.split('.');
+    let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
     }
-}
-
-fn alive(cache: &Cache, prefix: &str, namespace: &str, named: &Named) -> Result<std::sync::Arc<Stored>, String> {
-    let path = if namespace.is_empty() { named.name.clone() } else { format!("{namespace}/{}", named.name) };
-    let stored = cache
-        .resource(prefix.as_bytes())
-        .and_then(|resource| resource.get(&path))
-        .ok_or_else(|| format!("{prefix}{path} is gone"))?;
-    let object: Value = serde_json::from_slice(&stored.value).map_err(|error| error.to_string())?;
-    let uid = object.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
-    if uid == named.uid { Ok(stored) } else { Err(format!("{prefix}{path} is another one now")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn keys(issuer: &str) -> TokenKeys {
-        TokenKeys::new(&pki::new_signing_key().unwrap(), &ServiceAccountOptions::new(issuer)).unwrap()
-    }
-
-    fn token(keys: &TokenKeys) -> String {
-        let request = TokenRequest {
-            namespace: "shop",
-            service_account: Named { name: "web".into(), uid: "u1".into() },
-            audiences: keys.audiences().to_vec(),
-            bound: BoundTo { pod: Some(Named { name: "web-0".into(), uid: "u2".into() }), ..BoundTo::default() },
-            seconds: 600,
-            now_seconds: 1_000,
-            id: "id".into(),
-        };
-        keys.sign(request).unwrap()
-    }
-
-    #[test]
-    fn a_token_is_taken_only_in_its_time_for_its_audience_and_from_its_issuer() {
-        let keys_here = keys("https://here");
-        let token = token(&keys_here);
-        let claims = keys_here.verify(&token, &[], 1_500).unwrap();
-        assert_eq!(claims.sub, "system:serviceaccount:shop:web");
-        let identity = claims.identity();
-        assert_eq!(identity.extra["authentication.kubernetes.io/pod-name"], ["web-0"]);
-        assert!(identity.is_in("system:serviceaccounts:shop"));
-        assert!(keys_here.verify(&token, &[], 1_600).unwrap_err().contains("expired"));
-        assert!(keys_here.verify(&token, &[], 999).unwrap_err().contains("not valid yet"));
-        assert!(keys_here.verify(&token, &["vault".to_owned()], 1_500).is_err());
-        assert!(keys("https://here").verify(&token, &[], 1_500).is_err(), "another key");
-        let mut forged = token.clone();
-        forged.pop();
-        assert!(keys_here.verify(&forged, &[], 1_500).is_err());
-    }
+    let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    Some(claims.iss)
 }

@@ -1,81 +1,183 @@
-//! May they: `system:masters`, then the Node authorizer, then RBAC. Whoever says yes first decides.
+//! May they: `system:masters` first, then the authorizers of `--authorization-mode` or of an AuthorizationConfiguration
+//! in their order. Whoever says yes or no decides; who has no opinion passes the question on; at the end it is no.
 
+mod attributes;
+mod chain;
 pub mod escalation;
+mod match_conditions;
 mod node;
 mod policy;
 mod rbac;
+#[cfg(test)]
+mod tests;
+mod webhook;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use api::Failure;
+use arc_swap::ArcSwap;
+use task::Shutdown;
 
+pub use attributes::{Action, Attributes, Requirement, Selector};
 pub use policy::{Rule, covers};
 pub use rbac::Rbac;
 
 use crate::cache::Cache;
+use crate::config::{AuthorizationOptions, Error};
 use crate::identity::Identity;
+use crate::reload;
+use crate::webhook::Caller;
+use chain::Step;
 
-/// What is about to be done, as RBAC sees it (upstream: `authorizer.Attributes`).
-#[derive(Clone, Debug)]
-pub enum Action<'a> {
-    Resource {
-        verb: &'a str,
-        group: &'a str,
-        resource: &'a str,
-        subresource: &'a str,
-        namespace: &'a str,
-        name: &'a str,
-    },
-    /// A path that is no resource, such as `/healthz`.
-    Path { verb: &'a str, path: &'a str },
-}
-
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    Allow { reason: String },
-    NoOpinion { reason: String },
+    Allow {
+        reason: String,
+    },
+    /// Nobody else is asked.
+    Deny {
+        reason: String,
+    },
+    NoOpinion {
+        reason: String,
+    },
 }
 
 pub struct Authorizer {
     node: node::NodeAuthorizer,
     rbac: Rbac,
+    chain: Arc<ArcSwap<Vec<Step>>>,
+}
+
+/// What somebody may do in a namespace, as far as it can be enumerated.
+#[derive(Default)]
+pub struct Enumerated {
+    pub rules: Vec<Rule>,
+    /// Why there may be more.
+    pub incomplete: Vec<&'static str>,
+}
+
+impl Decision {
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Decision::Allow { .. })
+    }
+
+    pub fn reason(&self) -> &str {
+        match self {
+            Decision::Allow { reason } | Decision::Deny { reason } | Decision::NoOpinion { reason } => reason,
+        }
+    }
+
+    fn no_opinion() -> Decision {
+        Decision::NoOpinion { reason: String::new() }
+    }
 }
 
 impl Authorizer {
-    pub fn new(cache: Arc<Cache>) -> Authorizer {
-        Authorizer { node: node::NodeAuthorizer::new(cache.clone()), rbac: Rbac::new(cache) }
+    /// Reads the files that the options name. One of authorizers is followed until shutdown.
+    pub fn new(
+        cache: Arc<Cache>,
+        options: &AuthorizationOptions,
+        caller: Arc<Caller>,
+        shutdown: &Shutdown,
+    ) -> Result<Authorizer, Error> {
+        let node = node::NodeAuthorizer::new(cache.clone());
+        let chain = match &options.config_file {
+            None => Arc::new(ArcSwap::from_pointee(chain::of_flags(options, &caller)?)),
+            Some(_) if options.chosen => {
+                let why = "authorization-config cannot be used with authorization-mode or authorization-webhook flags";
+                return Err(Error::Flags(why));
+            }
+            Some(path) => {
+                let (steps, text) = chain::of_file(path, &caller)?;
+                let chain = Arc::new(ArcSwap::from_pointee(steps));
+                let (path, shutdown, current) = (path.clone(), shutdown.clone(), chain.clone());
+                task::spawn("authorization-config", async move {
+                    reload::follow(path, text, shutdown, |text| {
+                        match chain::of_text(&text, &caller) {
+                            Ok(steps) => {
+                                current.store(Arc::new(steps));
+                                tracing::info!("the authorizers were read anew");
+                            }
+                            Err(error) => tracing::error!(error, "the changed authorizers are not taken over"),
+                        }
+                        std::future::ready(true)
+                    })
+                    .await;
+                });
+                chain
+            }
+        };
+        Ok(Authorizer { node, rbac: Rbac::new(cache), chain })
     }
 
     pub fn rbac(&self) -> &Rbac {
         &self.rbac
     }
 
-    pub fn decide(&self, user: &Identity, action: &Action<'_>) -> Decision {
+    pub async fn decide(&self, user: &Identity, attributes: &Attributes<'_>) -> Decision {
         if user.is_in(Identity::MASTERS) {
             return Decision::Allow { reason: String::new() };
         }
-        let mut reason = String::new();
-        if let Some(node) = user.node_name() {
-            match self.node.decide(node, action) {
-                Ok(()) => return Decision::Allow { reason: String::new() },
-                Err(why) => reason = why,
+        let mut reasons: Vec<String> = Vec::new();
+        // The guard may not be held while a webhook is asked.
+        for step in self.chain.load_full().iter() {
+            let decision = match step {
+                Step::AlwaysAllow => Decision::Allow { reason: String::new() },
+                Step::AlwaysDeny => Decision::NoOpinion { reason: "Everything is forbidden.".to_owned() },
+                Step::Webhook(webhook) => webhook.decide(user, attributes).await,
+                Step::Node => match user.node_name().map(|node| self.node.decide(node, attributes)) {
+                    None => Decision::no_opinion(),
+                    Some(Ok(())) => Decision::Allow { reason: String::new() },
+                    Some(Err(reason)) => Decision::NoOpinion { reason },
+                },
+                Step::Rbac => self.rbac.decide(user, &attributes.action),
+            };
+            match decision {
+                Decision::NoOpinion { reason } if reason.is_empty() => {}
+                Decision::NoOpinion { reason } => reasons.push(reason),
+                decision => return decision,
             }
         }
-        match self.rbac.decide(user, action) {
-            Some(reason) => Decision::Allow { reason },
-            None => Decision::NoOpinion { reason },
-        }
+        Decision::NoOpinion { reason: reasons.join("\n") }
     }
 
     /// Upstream's 403.
-    pub fn require(&self, user: &Identity, action: &Action<'_>) -> Result<(), Failure> {
-        match self.decide(user, action) {
+    pub async fn require(&self, user: &Identity, attributes: &Attributes<'_>) -> Result<(), Failure> {
+        match self.decide(user, attributes).await {
             Decision::Allow { .. } => Ok(()),
-            Decision::NoOpinion { reason } => Err(forbidden(user, action, &reason)),
+            Decision::Deny { reason } | Decision::NoOpinion { reason } => {
+                Err(forbidden(user, &attributes.action, &reason))
+            }
         }
+    }
+
+    /// What can be said of everything that somebody may do (upstream: `RuleResolver`).
+    pub fn rules(&self, user: &Identity, namespace: &str) -> Enumerated {
+        let mut all = Enumerated::default();
+        for step in self.chain.load().iter() {
+            match step {
+                Step::Node if user.node_name().is_some() => {
+                    all.incomplete.push("node authorizer does not support user rule resolution");
+                }
+                Step::AlwaysAllow => {
+                    let any = || vec!["*".to_owned()];
+                    let resources = Rule { verbs: any(), api_groups: any(), resources: any(), ..Rule::default() };
+                    all.rules.push(resources);
+                    all.rules.push(Rule { verbs: any(), non_resource_urls: any(), ..Rule::default() });
+                }
+                Step::Node | Step::AlwaysDeny => {}
+                Step::Webhook(_) => all.incomplete.push("webhook authorizer does not support user rule resolution"),
+                Step::Rbac => all.rules.append(&mut self.rbac.rules(user, namespace)),
+            }
+        }
+        all
     }
 }
 
-fn forbidden(user: &Identity, action: &Action<'_>, reason: &str) -> Failure {
+/// Upstream's 403 for an action.
+pub fn forbidden(user: &Identity, action: &Action<'_>, reason: &str) -> Failure {
     let mut text;
     let (group, resource, name) = match action {
         Action::Path { verb, path } => {
@@ -83,8 +185,8 @@ fn forbidden(user: &Identity, action: &Action<'_>, reason: &str) -> Failure {
             ("", "", "")
         }
         Action::Resource { verb, group, resource, subresource, namespace, name, .. } => {
-            let full =
-                if subresource.is_empty() { (*resource).to_owned() } else { format!("{resource}/{subresource}") };
+            let full: Cow<'_, str> =
+                if subresource.is_empty() { (*resource).into() } else { format!("{resource}/{subresource}").into() };
             text = format!("User \"{}\" cannot {verb} resource \"{full}\" in API group \"{group}\"", user.name);
             if namespace.is_empty() {
                 text.push_str(" at the cluster scope");

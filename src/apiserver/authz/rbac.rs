@@ -4,6 +4,7 @@
 //! user's own entries only. Aggregated ClusterRoles are put together here too, so that a role counts from the moment
 //! it is written.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::Action;
 use super::policy::Rule;
+use super::{Action, Decision};
 use crate::cache::{Cache, ResourceCache};
 use crate::identity::Identity;
 
@@ -54,7 +55,8 @@ struct Granted {
 
 #[derive(Clone)]
 struct Grant {
-    rules: Arc<[Rule]>,
+    /// None if the role is not there.
+    rules: Option<Arc<[Rule]>>,
     binding: Arc<Binding>,
 }
 
@@ -135,28 +137,34 @@ impl Rbac {
         Rbac { resources, index: ArcSwap::default(), decoded: Mutex::default() }
     }
 
-    /// Why it is allowed, or `None`.
-    pub fn decide(&self, user: &Identity, action: &Action<'_>) -> Option<String> {
+    /// Whether it is allowed, and why. Without a grant the reason names roles that are bound but not there.
+    pub fn decide(&self, user: &Identity, action: &Action<'_>) -> Decision {
         let index = self.index();
         let namespace = match action {
             Action::Resource { namespace, .. } => namespace,
             Action::Path { .. } => "",
         };
-        index.grants(user, namespace).find(|grant| grant.rules.iter().any(|rule| rule.allows(action))).map(|grant| {
-            let binding = &grant.binding;
-            let (kind, place) = if binding.metadata.namespace.is_empty() {
-                ("ClusterRoleBinding", binding.metadata.name.clone())
-            } else {
-                ("RoleBinding", format!("{}/{}", binding.metadata.name, binding.metadata.namespace))
-            };
-            let role = &binding.role_ref;
-            format!("RBAC: allowed by {kind} \"{place}\" of {} \"{}\" to {}", role.kind, role.name, grant.of(user))
-        })
+        let mut grants = index.grants(user, namespace);
+        if let Some(grant) =
+            grants.find(|grant| grant.rules.iter().flat_map(|rules| rules.iter()).any(|rule| rule.allows(action)))
+        {
+            return Decision::Allow { reason: grant.reason(user) };
+        }
+        let mut missing: Vec<String> = index.grants(user, namespace).filter_map(Grant::missing).collect();
+        missing.dedup();
+        let reason = match missing.as_slice() {
+            [] => String::new(),
+            [one] => format!("RBAC: {one}"),
+            all => format!("RBAC: [{}]", all.join(", ")),
+        };
+        Decision::NoOpinion { reason }
     }
 
     /// Everything that a user may do in a namespace; empty for the cluster's own.
     pub fn rules(&self, user: &Identity, namespace: &str) -> Vec<Rule> {
-        self.index().grants(user, namespace).flat_map(|grant| grant.rules.iter().cloned()).collect()
+        let index = self.index();
+        let rules = index.grants(user, namespace).filter_map(|grant| grant.rules.as_ref());
+        rules.flat_map(|rules| rules.iter().cloned()).collect()
     }
 
     /// The rules of a role; `namespace` is empty for a ClusterRole.
@@ -227,9 +235,7 @@ impl Index {
             .collect();
         let mut index = Index { revisions, cluster_roles, roles, ..Index::default() };
         for (_, binding) in decoded.cluster_bindings.values() {
-            if let Some(rules) = index.cluster_roles.get(&binding.role_ref.name) {
-                index.cluster.add(binding, rules);
-            }
+            index.cluster.add(binding, index.cluster_roles.get(&binding.role_ref.name));
         }
         for (_, binding) in decoded.bindings.values() {
             let namespace = &binding.metadata.namespace;
@@ -238,9 +244,7 @@ impl Index {
                 "ClusterRole" => index.cluster_roles.get(name),
                 _ => index.roles.get(&(namespace.clone(), name.clone())),
             };
-            if let Some(rules) = rules {
-                index.namespaces.entry(namespace.clone()).or_default().add(binding, rules);
-            }
+            index.namespaces.entry(namespace.clone()).or_default().add(binding, rules);
         }
         index
     }
@@ -255,9 +259,9 @@ impl Index {
 }
 
 impl Granted {
-    fn add(&mut self, binding: &Arc<Binding>, rules: &Arc<[Rule]>) {
+    fn add(&mut self, binding: &Arc<Binding>, rules: Option<&Arc<[Rule]>>) {
         for subject in binding.subjects.iter().flatten() {
-            let grant = Grant { rules: rules.clone(), binding: binding.clone() };
+            let grant = Grant { rules: rules.cloned(), binding: binding.clone() };
             match subject.kind.as_str() {
                 "User" => self.users.entry(subject.name.clone()).or_default().push(grant),
                 "Group" => self.groups.entry(subject.name.clone()).or_default().push(grant),
@@ -274,6 +278,24 @@ impl Granted {
 }
 
 impl Grant {
+    fn reason(&self, user: &Identity) -> String {
+        let binding = &self.binding;
+        let (kind, place) = if binding.metadata.namespace.is_empty() {
+            ("ClusterRoleBinding", Cow::Borrowed(&binding.metadata.name))
+        } else {
+            ("RoleBinding", Cow::Owned(format!("{}/{}", binding.metadata.name, binding.metadata.namespace)))
+        };
+        let role = &binding.role_ref;
+        format!("RBAC: allowed by {kind} \"{place}\" of {} \"{}\" to {}", role.kind, role.name, self.of(user))
+    }
+
+    fn missing(&self) -> Option<String> {
+        let role = &self.binding.role_ref;
+        let kind = if role.kind == "ClusterRole" { "clusterrole" } else { "role" };
+        let text = || format!("{kind}.rbac.authorization.k8s.io \"{}\" not found", role.name);
+        self.rules.is_none().then(text)
+    }
+
     /// The subject of the binding that is this user, as messages name it.
     fn of(&self, user: &Identity) -> String {
         let account = user.service_account_name();

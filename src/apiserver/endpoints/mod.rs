@@ -37,21 +37,21 @@ pub async fn answer<B>(server: &ApiServer, request: &Request<B>) -> Result<Respo
         ["metrics"] => Ok(metrics::answer(server, headers)),
         ["openapi", ..] => openapi::answer(server, &parts, headers).await,
         [".well-known", "openid-configuration"] => {
-            let tokens = server.authenticator().tokens();
+            let keys = server.authenticator().tokens().keys();
             let config = server.config();
             let own =
                 || format!("https://{}/openid/v1/jwks", authority(config.advertise_address, config.advertise_port));
             let document = json!({
-                "issuer": tokens.issuer(),
+                "issuer": keys.issuer(),
                 "jwks_uri": config.service_accounts.jwks_uri.clone().unwrap_or_else(own),
                 "response_types_supported": ["id_token"],
                 "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": [tokens.algorithm()],
+                "id_token_signing_alg_values_supported": keys.algorithms(),
             });
             Ok(respond::json(200, &document))
         }
         ["openid", "v1", "jwks"] => {
-            let keys = serde_json::to_vec(server.authenticator().tokens().jwks()).map_err(Failure::internal)?;
+            let keys = serde_json::to_vec(server.authenticator().tokens().keys().jwks()).map_err(Failure::internal)?;
             Ok(respond::bytes(200, "application/jwk-set+json", Bytes::from(keys)))
         }
         _ => Err(failures::no_such_path()),

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use apiserver::{
-    AggregationOptions, ApiServer, AuthenticationOptions, Config, KubeletClient, Limits, RuntimeConfig,
-    ServiceAccountOptions,
+    AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, Config, KubeletClient, Limits, RuntimeConfig, ServiceAccountOptions,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -67,6 +66,7 @@ fn config(authority: &Authority, address: SocketAddr) -> Result<Config, Failed> 
             authorities_pem: front_proxy.cert_pem().to_owned(),
             allowed_names: vec!["front-proxy-client".to_owned()],
         },
+        authorization: AuthorizationOptions::default(),
         git_version: "v1.36.2+cluster".to_owned(),
         limits: Limits::default(),
         runtime_config: RuntimeConfig::default(),

@@ -9,13 +9,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
-use rustls::ServerConfig;
+use rustls::{RootCertStore, ServerConfig};
 use task::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use crate::authn::{AnyClientCertificate, CertificateAuthenticator};
+use crate::authn::{self, AnyClientCertificate, CertificateAuthenticator};
 use crate::config::{Config, Error};
 use crate::pipeline;
 use crate::server::ApiServer;
@@ -42,7 +42,19 @@ pub struct Tls {
 impl Tls {
     pub fn new(config: &Config) -> Result<Tls, Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = Arc::new(AnyClientCertificate::new(config.client_authorities.clone())?);
+        let options = &config.authentication;
+        let authorities = match &options.client_ca_file {
+            Some(path) => authn::authorities(path, config.client_authorities.as_ref().clone())?,
+            None => config.client_authorities.clone(),
+        };
+        let front_proxy = match &options.request_header {
+            Some(proxy) => {
+                let authorities = authn::authorities(&proxy.client_ca_file, RootCertStore::empty())?;
+                Some((authorities, proxy.allowed_names.clone()))
+            }
+            None => None,
+        };
+        let verifier = Arc::new(AnyClientCertificate::new(authorities.clone())?);
         let mut tls = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_client_cert_verifier(verifier)
@@ -50,7 +62,7 @@ impl Tls {
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Tls {
             acceptor: TlsAcceptor::from(Arc::new(tls)),
-            certificates: CertificateAuthenticator::new(config.client_authorities.clone())?,
+            certificates: CertificateAuthenticator::new(authorities, front_proxy)?,
         })
     }
 }
@@ -101,7 +113,7 @@ async fn connection(server: ApiServer, stream: TcpStream, watcher: hyper_util::s
         }
         Err(_) => return,
     };
-    let peer = tls.certificates.identify(stream.get_ref().1.peer_certificates());
+    let peer = tls.certificates.peer(stream.get_ref().1.peer_certificates());
     let limits = *server.limits();
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());

@@ -54,7 +54,7 @@ pub async fn new(request: &Request<'_>, mut object: Value, mut warnings: Vec<Str
     let name = object.part("metadata").text("name").to_owned();
     attributes.name = &name;
     server.admission().validate(server, &mut attributes, Some(&object), None).await?;
-    escalation::check(server.authorizer(), request.user, row, &object, None)?;
+    escalation::check(server.authorizer(), request.user, row, &object, None).await?;
     let allocated = server.services().allocate(row, &mut object, None)?;
     warnings.extend(row.warnings(&object, None));
     let stored = write(request, row, object, generated).await?;

@@ -1,5 +1,6 @@
 //! The verbs, behind authorisation: each file is one of them or one subresource.
 
+mod access_review;
 mod binding;
 mod computed;
 mod convert;

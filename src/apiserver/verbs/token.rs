@@ -6,12 +6,15 @@ use serde_json::{Value, json};
 
 use super::typed::{self, Strictness};
 use super::{Outcome, Request, decoded, key};
-use crate::authn::{BoundTo, Named, TokenRequest};
+use crate::authn::{self, BoundTo, Named, TokenRequest};
 use crate::server;
 
 const SECONDS_DEFAULT: i64 = 3600;
 const SECONDS_MIN: i64 = 600;
 const SECONDS_MAX: i64 = 1 << 32;
+/// What admission puts into Pods; such tokens are extended (upstream: `WarnOnlyBoundTokenExpirationSeconds`).
+const WARN_ONLY_SECONDS: i64 = 3607;
+const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 
 pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
     let name = request.name()?.to_owned();
@@ -20,6 +23,17 @@ pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
     typed::check(&mut body, ["authentication.k8s.io", "v1", "TokenRequest"], &[], Strictness::Ignore)?;
     request.admit(&name, &mut body).await?;
     let invalid = |error: FieldError| Failure::invalid("authentication.k8s.io", "TokenRequest", "", vec![error]);
+    let named = body.part("metadata");
+    for (field, given, wanted, what) in [
+        ("metadata.name", named.text("name"), name.as_str(), "name"),
+        ("metadata.namespace", named.text("namespace"), namespace.as_str(), "namespace"),
+    ] {
+        if !given.is_empty() && given != wanted {
+            let text = format!("must match the service account {what} if specified");
+            let error = FieldError::invalid(field, &given.into(), &text);
+            return Err(Failure::invalid("authentication.k8s.io", "TokenRequest", &name, vec![error]));
+        }
+    }
     let spec = body.part("spec").clone();
     let mut seconds = spec.int("expirationSeconds").unwrap_or(SECONDS_DEFAULT);
     if seconds < SECONDS_MIN {
@@ -31,31 +45,44 @@ pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
         return Err(invalid(FieldError::invalid("spec.expirationSeconds", &seconds.into(), text)));
     }
     let mut warnings = Vec::new();
-    let max = request.server.config().service_accounts.token_expiration_max;
-    if let Some(max) = max.and_then(|max| i64::try_from(max.as_secs()).ok()).filter(|max| *max < seconds) {
+    let options = &request.server.config().service_accounts;
+    if let Some(max) =
+        options.token_expiration_max.and_then(|max| i64::try_from(max.as_secs()).ok()).filter(|max| *max < seconds)
+    {
         warnings.push(format!("requested expiration of {seconds} seconds shortened to {max} seconds"));
         seconds = max;
     }
     let account = decoded(&request.row, request.read(&name).await?.as_ref())?;
-    let tokens = request.server.authenticator().tokens();
+    let keys = request.server.authenticator().tokens().keys();
     let mut audiences: Vec<String> =
         spec.list("audiences").iter().filter_map(Value::as_str).map(str::to_owned).collect();
     if audiences.is_empty() {
-        audiences = tokens.audiences().to_vec();
+        audiences = keys.audiences().to_vec();
+    }
+    let (uid, asked) = (account.part("metadata").text("uid"), body.part("metadata").text("uid"));
+    if !asked.is_empty() && asked != uid {
+        let why =
+            format!("the UID in the token request ({asked}) does not match the UID of the service account ({uid})");
+        return Err(Failure::conflict("authentication.k8s.io", "TokenRequest", &name, why));
     }
     let bound = bound(&request, &name, spec.part("boundObjectRef")).await?;
     let now_seconds = request.now.as_second();
-    let token = tokens
-        .sign(TokenRequest {
-            namespace: &namespace,
-            service_account: Named { name: name.clone(), uid: account.part("metadata").text("uid").to_owned() },
-            audiences: audiences.clone(),
-            bound,
-            seconds,
-            now_seconds,
-            id: server::uid(&mut request.server.rng()),
-        })
-        .map_err(Failure::internal)?;
+    // A Pod's token that the kubelet renews anyway may live on for clients that read it only once.
+    let extended = options.extend_token_expiration
+        && bound.pod.is_some()
+        && seconds == WARN_ONLY_SECONDS
+        && audiences.iter().all(|audience| keys.audiences().contains(audience));
+    let request_for = TokenRequest {
+        namespace: &namespace,
+        service_account: Named { name: name.clone(), uid: account.part("metadata").text("uid").to_owned() },
+        audiences: audiences.clone(),
+        bound,
+        seconds: if extended { EXTENDED_SECONDS } else { seconds },
+        warn_after_seconds: extended.then_some(seconds),
+        now_seconds,
+        id: server::uid(&mut request.server.rng()),
+    };
+    let token = authn::sign(keys, request_for).map_err(Failure::internal)?;
     let expires = request.now.checked_add(SignedDuration::from_secs(seconds)).map_err(Failure::internal)?;
     let mut spec = spec;
     if !spec.is_object() {
@@ -67,7 +94,7 @@ pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
         201,
         json!({
             "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
-            "metadata": {"name": name, "namespace": namespace, "creationTimestamp": api::meta::time(request.now)},
+            "metadata": {"name": name, "namespace": namespace, "uid": uid, "creationTimestamp": api::meta::time(request.now)},
             "spec": spec,
             "status": {"token": token, "expirationTimestamp": api::meta::time(expires)},
         }),
@@ -80,14 +107,14 @@ async fn bound(request: &Request<'_>, account: &str, wanted: &Value) -> Result<B
     if !wanted.is_object() {
         return Ok(BoundTo::default());
     }
-    let plural = match wanted.text("kind") {
-        "Pod" => "pods",
-        "Secret" => "secrets",
-        "Node" => "nodes",
-        other => {
-            return Err(Failure::bad_request(format!(
-                "cannot bind token for serviceaccount to object of kind {other}"
-            )));
+    let plural = match (wanted.text("apiVersion"), wanted.text("kind")) {
+        ("v1" | "", "Pod") => "pods",
+        ("v1" | "", "Secret") => "secrets",
+        ("v1" | "", "Node") => "nodes",
+        (version, kind) => {
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            let text = format!("cannot bind token to object of type {group}/{version}, Kind={kind}");
+            return Err(Failure::bad_request(text));
         }
     };
     let row = Row::find("", "v1", plural).ok_or_else(|| Failure::internal("no such row"))?;

@@ -163,7 +163,7 @@ async fn decide(
         }
         None => server.admission().validate(server, &mut attributes, Some(&object), Some(old)).await?,
     }
-    escalation::check(server.authorizer(), request.user, row, &object, Some(old))?;
+    escalation::check(server.authorizer(), request.user, row, &object, Some(old)).await?;
     let allocated = server.services().allocate(row, &mut object, Some(old))?;
     warnings.extend(row.warnings(&object, Some(old)));
 
@@ -297,7 +297,7 @@ async fn create_instead(
     };
     // Whoever may change may not create for that reason alone.
     let call = api::Call { verb: api::Verb::Create, body: None, ..request.call.clone() };
-    request.server.authorize(request.user, &call)?;
+    request.server.authorize(request.user, &call).await?;
     create::check_place(request, &mut object)?;
     if let Some(metadata) = object.object("metadata") {
         metadata.unset("resourceVersion");
