@@ -6,8 +6,9 @@ use std::sync::Arc;
 use api::Failure;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::authz::{Action, Attributes, Authorizer};
+use crate::authz::{Action, Attributes, Authorizer, forbidden};
 use crate::identity::Identity;
+use crate::pipeline::Asked;
 use crate::request;
 use crate::server::ApiServer;
 
@@ -16,17 +17,93 @@ const GROUP: HeaderName = HeaderName::from_static("impersonate-group");
 const UID: HeaderName = HeaderName::from_static("impersonate-uid");
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 
-/// The user that the headers name, if `user` may be them; `user` if they name none. The headers go no further.
-pub async fn apply(server: &ApiServer, user: Arc<Identity>, headers: &mut HeaderMap) -> Result<Arc<Identity>, Failure> {
+/// The user that the headers name, if `user` may be them for what is asked; `user` if they name none. The headers go no
+/// further.
+pub async fn apply(
+    server: &ApiServer,
+    user: Arc<Identity>,
+    headers: &mut HeaderMap,
+    asked: &Asked,
+) -> Result<Arc<Identity>, Failure> {
     let Some(wanted) = Wanted::of(headers)? else { return Ok(user) };
-    wanted.check(server.authorizer(), &user).await?;
-    let named = |name: &HeaderName| [USER, GROUP, UID].contains(name) || name.as_str().starts_with(EXTRA_PREFIX);
-    let names: Vec<HeaderName> = headers.keys().filter(|name| named(name)).cloned().collect();
-    for name in names {
-        headers.remove(name);
+    let mut first = None;
+    for mode in MODES.into_iter().filter(|mode| mode.fits(&wanted, &user)) {
+        match mode.check(server, &user, &wanted, asked).await {
+            Ok(()) => {
+                let named =
+                    |name: &HeaderName| [USER, GROUP, UID].contains(name) || name.as_str().starts_with(EXTRA_PREFIX);
+                let names: Vec<HeaderName> = headers.keys().filter(|name| named(name)).cloned().collect();
+                for name in names {
+                    headers.remove(name);
+                }
+                tracing::debug!(user = user.name, impersonated = wanted.name, ?mode, "a user acts as another");
+                return Ok(Arc::new(wanted.identity(mode)));
+            }
+            // What the narrowest way says is what upstream answers.
+            Err(failure) => first = first.or(Some(failure)),
+        }
     }
-    tracing::debug!(user = user.name, impersonated = wanted.name, "a user acts as another");
-    Ok(Arc::new(wanted.identity()))
+    Err(first.unwrap_or_else(|| Failure::internal("all impersonation modes failed")))
+}
+
+/// Ways to act as another (KEP-5284), from the narrowest. All but the old one also need a permission for what is asked:
+/// `impersonate-on:<mode>:<verb>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// A ServiceAccount acts as the node that its Pod runs on.
+    AssociatedNode,
+    ArbitraryNode,
+    ServiceAccount,
+    UserInfo,
+    Legacy,
+}
+
+const MODES: [Mode; 5] =
+    [Mode::AssociatedNode, Mode::ArbitraryNode, Mode::ServiceAccount, Mode::UserInfo, Mode::Legacy];
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::AssociatedNode => "associated-node",
+            Mode::ArbitraryNode => "arbitrary-node",
+            Mode::ServiceAccount => "serviceaccount",
+            Mode::UserInfo => "user-info",
+            Mode::Legacy => "",
+        }
+    }
+
+    fn fits(self, wanted: &Wanted, user: &Identity) -> bool {
+        let node = wanted.node();
+        match self {
+            Mode::Legacy => true,
+            Mode::UserInfo => node.is_none() && wanted.account().is_none(),
+            Mode::ServiceAccount => wanted.is_name_only() && wanted.account().is_some(),
+            Mode::ArbitraryNode => wanted.is_name_only() && node.is_some(),
+            Mode::AssociatedNode => {
+                let own = user.extra.get("authentication.kubernetes.io/node-name").and_then(|names| names.first());
+                let own = own.filter(|_| user.service_account_name().is_some());
+                wanted.is_name_only() && node.is_some() && own.map(String::as_str) == node
+            }
+        }
+    }
+
+    async fn check(self, server: &ApiServer, user: &Identity, wanted: &Wanted, asked: &Asked) -> Result<(), Failure> {
+        if self == Mode::Legacy {
+            return wanted.check(server.authorizer(), user, "impersonate", self).await;
+        }
+        // Which node it is has been looked at: the authorizers see the same for all of them.
+        let general;
+        let user = if self == Mode::AssociatedNode {
+            let keys = user.extra.keys().cloned().collect();
+            let extra = [("authentication.kubernetes.io/associated-node-keys".to_owned(), keys)].into();
+            general = Identity { extra, ..user.clone() };
+            &general
+        } else {
+            user
+        };
+        asked.authorize_impersonated(server, user, self.name()).await?;
+        wanted.check(server.authorizer(), user, &format!("impersonate:{}", self.name()), self).await
+    }
 }
 
 /// Whom the headers name.
@@ -64,32 +141,71 @@ impl Wanted {
         (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
     }
 
+    fn node(&self) -> Option<&str> {
+        self.name.strip_prefix(Identity::NODE_PREFIX).filter(|node| !node.is_empty())
+    }
+
+    fn is_name_only(&self) -> bool {
+        self.uid.is_none() && self.groups.is_empty() && self.extra.is_empty()
+    }
+
     /// Each part is a permission of its own.
-    async fn check(&self, authorizer: &Authorizer, user: &Identity) -> Result<(), Failure> {
-        const AUTHENTICATION: (&str, &str) = ("authentication.k8s.io", "v1");
-        const CORE: (&str, &str) = ("", "v1");
-        let mut parts = match self.account() {
-            Some((namespace, account)) => vec![(CORE, "serviceaccounts", "", namespace, account)],
-            None => vec![(CORE, "users", "", "", self.name.as_str())],
+    async fn check(&self, authorizer: &Authorizer, user: &Identity, verb: &str, mode: Mode) -> Result<(), Failure> {
+        const AUTHENTICATION: &str = "authentication.k8s.io";
+        let legacy = mode == Mode::Legacy;
+        let group = if legacy { "" } else { AUTHENTICATION };
+        let action = |group, resource, subresource, namespace, name| Action::Resource {
+            verb,
+            group,
+            resource,
+            subresource,
+            namespace,
+            name,
         };
-        parts.extend(self.groups.iter().map(|group| (CORE, "groups", "", "", group.as_str())));
-        for (key, values) in &self.extra {
-            parts.extend(values.iter().map(|value| (AUTHENTICATION, "userextras", key.as_str(), "", value.as_str())));
+        let mut parts = match (self.account(), self.node().filter(|_| !legacy)) {
+            (Some((namespace, account)), _) => vec![action(group, "serviceaccounts", "", namespace, account)],
+            (None, Some(_)) if mode == Mode::AssociatedNode => vec![action(group, "nodes", "", "", "*")],
+            (None, Some(node)) => vec![action(group, "nodes", "", "", node)],
+            (None, None) => vec![action(group, "users", "", "", self.name.as_str())],
+        };
+        parts.extend(self.uid.iter().map(|uid| action(AUTHENTICATION, "uids", "", "", uid)));
+        for name in &self.groups {
+            let part = action(group, "groups", "", "", name.as_str());
+            let why = match name.as_str() {
+                "" => "impersonating the empty string group is not allowed",
+                Identity::MASTERS => "impersonating the system:masters group is not allowed",
+                _ => "",
+            };
+            if !legacy && !why.is_empty() {
+                return Err(forbidden(user, &part, why));
+            }
+            parts.push(part);
         }
-        parts.extend(self.uid.iter().map(|uid| (AUTHENTICATION, "uids", "", "", uid.as_str())));
-        for ((group, version), resource, subresource, namespace, name) in parts {
-            let action = Action::Resource { verb: "impersonate", group, resource, subresource, namespace, name };
-            authorizer.require(user, &Attributes { version, ..action.into() }).await?;
+        for (key, values) in &self.extra {
+            for value in values {
+                let part = action(AUTHENTICATION, "userextras", key.as_str(), "", value.as_str());
+                let is_path = key.split_once('/').is_some_and(|(domain, path)| !domain.is_empty() && !path.is_empty());
+                if !legacy && (!is_path || value.is_empty()) {
+                    let part = action(AUTHENTICATION, "userextras", "", "", "");
+                    return Err(forbidden(user, &part, "impersonating an invalid key in extra is not allowed"));
+                }
+                parts.push(part);
+            }
+        }
+        for action in parts {
+            authorizer.require(user, &Attributes { version: "v1", ..action.into() }).await?;
         }
         Ok(())
     }
 
-    fn identity(self) -> Identity {
+    fn identity(self, mode: Mode) -> Identity {
         let mut groups = self.groups.clone();
-        if let Some((namespace, _)) = self.account()
-            && groups.is_empty()
-        {
-            groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        if groups.is_empty() {
+            if let Some((namespace, _)) = self.account() {
+                groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+            } else if self.node().is_some() && mode != Mode::Legacy {
+                groups = vec![Identity::NODES.to_owned()];
+            }
         }
         let is_unauthenticated = groups.iter().any(|group| group == Identity::UNAUTHENTICATED);
         if self.name == Identity::ANONYMOUS && !is_unauthenticated {
@@ -119,7 +235,7 @@ mod tests {
     }
 
     fn identity(pairs: &[(&'static str, &str)]) -> Identity {
-        Wanted::of(&headers(pairs)).unwrap().unwrap().identity()
+        Wanted::of(&headers(pairs)).unwrap().unwrap().identity(Mode::Legacy)
     }
 
     #[test]
@@ -169,7 +285,7 @@ mod tests {
             ("impersonate-extra-scope", "a"),
             ("accept", "*/*"),
         ]);
-        let alice = apply(&t.server, eve.clone(), &mut all).await.unwrap();
+        let alice = apply(&t.server, eve.clone(), &mut all, &asked()).await.unwrap();
         assert_eq!((alice.name.as_str(), alice.uid.as_str()), ("alice", "1"));
         assert_eq!(all.len(), 1, "the headers go no further");
         for (header, value, refused) in [
@@ -178,9 +294,44 @@ mod tests {
             ("impersonate-extra-scope", "b", "userextras.authentication.k8s.io \"b\" is forbidden"),
             ("impersonate-extra-other", "a", "userextras.authentication.k8s.io \"a\" is forbidden"),
         ] {
-            let mut more = headers(&[("impersonate-user", "alice"), (header, value)]);
-            let failure = apply(&t.server, eve.clone(), &mut more).await.unwrap_err().to_string();
+            let more = headers(&[("impersonate-user", "alice"), (header, value)]);
+            let wanted = Wanted::of(&more).unwrap().unwrap();
+            let failure = Mode::Legacy.check(&t.server, &eve, &wanted, &asked()).await.unwrap_err().to_string();
             assert!(failure.starts_with(refused), "{failure}");
+            let failure = apply(&t.server, eve.clone(), &mut more.clone(), &asked()).await.unwrap_err().to_string();
+            assert!(failure.contains("cannot impersonate-on:user-info:list resource \"pods\""), "{failure}");
         }
+    }
+
+    fn asked() -> Asked {
+        Asked::new(&http::Request::get("/api/v1/namespaces/shop/pods").body(()).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_pod_acts_as_its_own_node_only_and_only_for_what_it_may() {
+        let t = Fixture::start().await;
+        let rule = |group: &str, resource: &str, verb: &str| json!({"apiGroups": [group], "resources": [resource], "verbs": [verb]});
+        let role = json!({"metadata": {"name": "agent"}, "rules": [
+            rule("authentication.k8s.io", "nodes", "impersonate:associated-node"),
+            rule("", "pods", "impersonate-on:associated-node:list"),
+        ]});
+        t.create("rbac.authorization.k8s.io", "clusterroles", role).await.unwrap();
+        let binding = json!({"metadata": {"name": "agent"},
+            "subjects": [{"kind": "ServiceAccount", "name": "agent", "namespace": "shop"}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "agent"}});
+        t.create("rbac.authorization.k8s.io", "clusterrolebindings", binding).await.unwrap();
+        t.catch_up().await;
+        let mut agent = Identity::service_account("shop", "agent");
+        agent.extra.insert("authentication.kubernetes.io/node-name".into(), vec!["here".into()]);
+        let agent = Arc::new(agent);
+        let as_node = async |node: &str, path: &str| {
+            let asked = Asked::new(&http::Request::get(path).body(()).unwrap()).unwrap();
+            let mut headers = headers(&[("impersonate-user", node)]);
+            apply(&t.server, agent.clone(), &mut headers, &asked).await
+        };
+        let node = as_node("system:node:here", "/api/v1/namespaces/shop/pods").await.unwrap();
+        assert_eq!(node.groups, ["system:nodes", "system:authenticated"]);
+        assert!(as_node("system:node:there", "/api/v1/namespaces/shop/pods").await.is_err());
+        assert!(as_node("system:node:here", "/api/v1/namespaces/shop/secrets").await.is_err());
     }
 }

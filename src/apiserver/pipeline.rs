@@ -82,11 +82,12 @@ async fn answer(
     // Who is it?
     let user = server.authenticator().identify(peer, request.headers(), request.uri().path(), server.now()).await?;
     server.authenticator().forget(request.headers_mut());
-    // And for whom do they ask?
-    let user = impersonation::apply(server, user, request.headers_mut()).await?;
 
     // What do they want?
     let asked = Asked::new(&request)?;
+
+    // And for whom do they ask?
+    let user = impersonation::apply(server, user, request.headers_mut(), &asked).await?;
 
     // Is it their turn? What lasts has a place as long as it lasts.
     let class = asked.class();
@@ -135,7 +136,7 @@ enum Class {
 }
 
 /// What a request is about.
-struct Asked {
+pub struct Asked {
     path: String,
     method: Method,
     resource: Option<(Target, Call)>,
@@ -143,7 +144,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn new<B>(request: &Request<B>) -> Result<Asked, Failure> {
+    pub fn new<B>(request: &Request<B>) -> Result<Asked, Failure> {
         let path = request.uri().path();
         let mut asked = Asked {
             path: path.to_owned(),
@@ -233,6 +234,19 @@ impl Asked {
             Method::PATCH => "patch",
             Method::DELETE => "delete",
             _ => "options",
+        }
+    }
+
+    /// Whether they may do this as another, in one of the ways of impersonation.
+    pub async fn authorize_impersonated(&self, server: &ApiServer, user: &Identity, mode: &str) -> Result<(), Failure> {
+        let on = |verb: &str| format!("impersonate-on:{mode}:{verb}");
+        match &self.resource {
+            Some((_, call)) => server.authorize_verb(user, call, &on(call.verb.as_str())).await,
+            None => {
+                let verb = on(self.method_verb());
+                let action = Action::Path { verb: &verb, path: &self.path };
+                server.authorizer().require(user, &action.into()).await
+            }
         }
     }
 

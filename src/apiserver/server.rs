@@ -216,9 +216,14 @@ impl ApiServer {
 
     /// A list or watch of one name is allowed to whoever may have the object of that name.
     pub(crate) async fn authorize(&self, user: &Identity, call: &Call) -> Result<(), Failure> {
+        self.authorize_verb(user, call, call.verb.as_str()).await
+    }
+
+    /// The same for another verb than the call's own.
+    pub(crate) async fn authorize_verb(&self, user: &Identity, call: &Call, verb: &str) -> Result<(), Failure> {
         let selected = self.selected_name(call);
         let action = Action::Resource {
-            verb: call.verb.as_str(),
+            verb,
             group: &call.resource.group,
             resource: &call.resource.plural,
             subresource: call.subresource.as_deref().unwrap_or_default(),

@@ -57,6 +57,16 @@ pub struct Requirements {
     pub partial: bool,
 }
 
+impl<'a> Action<'a> {
+    /// Empty for the cluster's own.
+    pub fn namespace(&self) -> &'a str {
+        match self {
+            Action::Resource { namespace, .. } => namespace,
+            Action::Path { .. } => "",
+        }
+    }
+}
+
 impl<'a> From<Action<'a>> for Attributes<'a> {
     fn from(action: Action<'a>) -> Attributes<'a> {
         Attributes { action, version: "*", fields: Selector::None, labels: Selector::None }

@@ -143,8 +143,31 @@ impl Authorizer {
         Decision::NoOpinion { reason: reasons.join("\n") }
     }
 
+    /// Somebody who needs no question to another program says yes. Nobody is told why, which spares making the text.
+    fn is_allowed_here(&self, user: &Identity, attributes: &Attributes<'_>) -> bool {
+        if user.is_in(Identity::MASTERS) {
+            return true;
+        }
+        for step in self.chain.load().iter() {
+            let allowed = match step {
+                Step::AlwaysAllow => true,
+                Step::AlwaysDeny => false,
+                Step::Webhook(_) => return false,
+                Step::Node => user.node_name().is_some_and(|node| self.node.decide(node, attributes).is_ok()),
+                Step::Rbac => self.rbac.allows(user, &attributes.action),
+            };
+            if allowed {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Upstream's 403.
     pub async fn require(&self, user: &Identity, attributes: &Attributes<'_>) -> Result<(), Failure> {
+        if self.is_allowed_here(user, attributes) {
+            return Ok(());
+        }
         match self.decide(user, attributes).await {
             Decision::Allow { .. } => Ok(()),
             Decision::Deny { reason } | Decision::NoOpinion { reason } => {

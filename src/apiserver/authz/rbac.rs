@@ -137,20 +137,18 @@ impl Rbac {
         Rbac { resources, index: ArcSwap::default(), decoded: Mutex::default() }
     }
 
+    /// Whether it is allowed. Looks at the user's own entries and makes nothing.
+    pub fn allows(&self, user: &Identity, action: &Action<'_>) -> bool {
+        self.index().grants(user, action.namespace()).any(|grant| grant.allows(action))
+    }
+
     /// Whether it is allowed, and why. Without a grant the reason names roles that are bound but not there.
     pub fn decide(&self, user: &Identity, action: &Action<'_>) -> Decision {
         let index = self.index();
-        let namespace = match action {
-            Action::Resource { namespace, .. } => namespace,
-            Action::Path { .. } => "",
-        };
-        let mut grants = index.grants(user, namespace);
-        if let Some(grant) =
-            grants.find(|grant| grant.rules.iter().flat_map(|rules| rules.iter()).any(|rule| rule.allows(action)))
-        {
+        if let Some(grant) = index.grants(user, action.namespace()).find(|grant| grant.allows(action)) {
             return Decision::Allow { reason: grant.reason(user) };
         }
-        let mut missing: Vec<String> = index.grants(user, namespace).filter_map(Grant::missing).collect();
+        let mut missing: Vec<String> = index.grants(user, action.namespace()).filter_map(Grant::missing).collect();
         missing.dedup();
         let reason = match missing.as_slice() {
             [] => String::new(),
@@ -278,6 +276,10 @@ impl Granted {
 }
 
 impl Grant {
+    fn allows(&self, action: &Action<'_>) -> bool {
+        self.rules.iter().flat_map(|rules| rules.iter()).any(|rule| rule.allows(action))
+    }
+
     fn reason(&self, user: &Identity) -> String {
         let binding = &self.binding;
         let (kind, place) = if binding.metadata.namespace.is_empty() {
