@@ -5,15 +5,19 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::{Call, PatchKind, Resource, Verb};
 use bytes::Bytes;
 use store::Durability;
 use task::Shutdown;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::admission::policy;
 use crate::aggregator;
+use crate::authn::Use;
 use crate::cache::{ResourceCache, TooOld};
 use crate::flowcontrol;
+use crate::identity::Identity;
 use crate::server::ApiServer;
 
 /// History is kept this long, and up to twice as long (upstream: `--etcd-compaction-interval`).
@@ -29,6 +33,10 @@ pub fn start(server: &ApiServer, shutdown: &Shutdown) {
         let cache = cache.clone();
         async move { cache.run().await }
     });
+    if let Some(used) = server.authenticator().tokens().take_used() {
+        let (server, shutdown) = (server.clone(), shutdown.clone());
+        task::spawn("legacy-token-tracking", label_used(server, used, shutdown));
+    }
     let compacting = server.clone();
     task::restarting("compaction", shutdown.clone(), move || compact(compacting.clone()));
     let policies = server.clone();
@@ -49,6 +57,24 @@ pub fn follow_flow_control(server: &ApiServer, shutdown: &Shutdown) {
 pub fn aggregate(server: &ApiServer, shutdown: &Shutdown) {
     let server = server.clone();
     task::restarting("aggregator", shutdown.clone(), move || aggregator::run(server.clone()));
+}
+
+/// Labels the Secrets whose tokens are used.
+async fn label_used(server: ApiServer, mut used: mpsc::Receiver<Use>, shutdown: Shutdown) {
+    let user = Identity::master("system:apiserver");
+    loop {
+        let next = tokio::select! {
+            () = shutdown.cancelled() => return,
+            next = used.recv() => next,
+        };
+        let Some(Use { namespace, name, patch }) = next else { return };
+        let mut call = Call::new(Verb::Patch, Resource::new("", "v1", "secrets"));
+        (call.namespace, call.name, call.body) = (Some(namespace.clone()), Some(name.clone()), Some(patch));
+        call.options.patch = Some(PatchKind::Merge);
+        if let Err(failure) = server.call(&user, call).await {
+            tracing::warn!(namespace, name, %failure, "a Secret is not labelled with the day of its token's use");
+        }
+    }
 }
 
 /// Every interval the history before the last interval goes. While nothing changes there is nothing to do.

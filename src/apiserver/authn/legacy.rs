@@ -3,9 +3,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
 
 use super::living::{self, SECRETS, SERVICE_ACCOUNTS, Witness};
 use super::{Answer, Authenticated, TokenKeys};
@@ -13,6 +15,7 @@ use crate::cache::Cache;
 use crate::identity::Identity;
 
 pub const ISSUER: &str = "kubernetes/serviceaccount";
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -28,6 +31,44 @@ struct Claims {
     account_uid: String,
     #[serde(default)]
     sub: String,
+}
+
+/// Which Secrets' tokens are used: each is labelled with the day, so that those that nobody uses can be found
+/// (upstream: legacy token tracking).
+pub struct Uses(mpsc::Sender<Use>);
+
+/// A Secret whose token was used.
+pub struct Use {
+    pub namespace: String,
+    pub name: String,
+    /// A merge patch that says so.
+    pub patch: Value,
+}
+
+impl Uses {
+    /// Secrets that wait for their label; the label of one that finds no place is written the next time.
+    const WAITING_MAX: usize = 64;
+
+    pub fn new() -> (Uses, mpsc::Receiver<Use>) {
+        let (sender, receiver) = mpsc::channel(Uses::WAITING_MAX);
+        (Uses(sender), receiver)
+    }
+
+    fn note(&self, namespace: &str, name: &str, uid: &str, noted: &str) {
+        let now = Timestamp::now();
+        let day = |at: Timestamp| at.strftime("%Y-%m-%d").to_string();
+        let today = day(now);
+        // Another server's clock may be ahead.
+        let tomorrow = now.checked_add(SignedDuration::from_hours(24)).map(day).unwrap_or_default();
+        if noted == today || noted == tomorrow {
+            return;
+        }
+        let patch = serde_json::json!({"metadata": {"uid": uid, "labels": {LAST_USED: today}}});
+        let used = Use { namespace: namespace.to_owned(), name: name.to_owned(), patch };
+        if self.0.try_send(used).is_err() {
+            tracing::debug!(namespace, name, "the use of a token is not noted for now");
+        }
+    }
 }
 
 /// What the token controller puts into a Secret.
@@ -49,11 +90,18 @@ pub fn sign(
 }
 
 /// `implied` are the audiences of this API server: a token in a Secret names none.
-pub fn authenticate(keys: &TokenKeys, cache: &Cache, token: &str, wanted: &[String], lookup: bool) -> Answer {
+pub fn authenticate(
+    keys: &TokenKeys,
+    cache: &Cache,
+    token: &str,
+    wanted: &[String],
+    lookup: bool,
+    uses: &Uses,
+) -> Answer {
     let claims: Claims = keys.verify(token)?;
     let audiences = super::service_account::for_audiences(keys.audiences(), wanted)?;
     claims.check_names()?;
-    let bound = if lookup { claims.check_bound(cache, token)? } else { Vec::new() };
+    let bound = if lookup { claims.check_bound(cache, token, uses)? } else { Vec::new() };
     let identity =
         Identity { uid: claims.account_uid.clone(), ..Identity::service_account(&claims.namespace, &claims.account) };
     Ok(Some(Authenticated { bound, ..Authenticated::new(identity, audiences) }))
@@ -79,7 +127,7 @@ impl Claims {
         Ok(())
     }
 
-    fn check_bound(&self, cache: &Cache, token: &str) -> Result<Vec<Witness>, String> {
+    fn check_bound(&self, cache: &Cache, token: &str, uses: &Uses) -> Result<Vec<Witness>, String> {
         let invalidated = || "Token has been invalidated".to_owned();
         let secret = living::find(cache, SECRETS, &self.namespace, &self.secret).filter(|found| !found.is_deleted());
         let secret = secret.ok_or_else(invalidated)?;
@@ -106,6 +154,8 @@ impl Claims {
                 self.secret
             ));
         }
+        let noted = object.pointer("/metadata/labels").and_then(|labels| labels.get(LAST_USED)?.as_str());
+        uses.note(namespace, &self.secret, secret.uid(), noted.unwrap_or_default());
         Ok(vec![secret.witness(), found.witness()])
     }
 }

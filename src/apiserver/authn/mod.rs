@@ -10,6 +10,8 @@ mod legacy;
 mod living;
 mod oidc;
 mod service_account;
+#[cfg(test)]
+mod tests;
 mod token_file;
 mod token_keys;
 mod tokens;
@@ -22,7 +24,7 @@ use http::HeaderMap;
 use task::Shutdown;
 
 pub use certificate::{AnyClientCertificate, CertificateAuthenticator, Peer, authorities};
-pub use legacy::sign as sign_legacy;
+pub use legacy::{Use, sign as sign_legacy};
 use living::Witness;
 pub use oidc::algorithm;
 pub use service_account::{BoundTo, Named, TokenRequest, sign};

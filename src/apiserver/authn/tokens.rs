@@ -6,7 +6,9 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::Deserialize;
+use tokio::sync::mpsc;
 
 use super::known::{self, Known};
 use super::living::Witness;
@@ -30,6 +32,8 @@ pub struct Tokens {
     keys: TokenKeys,
     known: Vec<Known>,
     lookup: bool,
+    uses: legacy::Uses,
+    used: Mutex<Option<mpsc::Receiver<legacy::Use>>>,
     bootstrap: bool,
     issuers: Issuers,
     webhook: Option<WebhookAuthenticator>,
@@ -54,16 +58,24 @@ impl Tokens {
             Some(options) => Some(WebhookAuthenticator::new(options, caller)?),
             None => None,
         };
+        let (uses, used) = legacy::Uses::new();
         Ok(Tokens {
             cache,
             keys,
             known,
             lookup: config.service_accounts.lookup,
+            uses,
+            used: Mutex::new(Some(used)),
             bootstrap: config.authentication.bootstrap_tokens,
             issuers,
             webhook,
             answers: Answers::new(SUCCESS_LIFE),
         })
+    }
+
+    /// Secrets whose tokens were used, for the one who labels them.
+    pub fn take_used(&self) -> Option<mpsc::Receiver<legacy::Use>> {
+        self.used.lock().take()
     }
 
     pub fn keys(&self) -> &TokenKeys {
@@ -109,7 +121,8 @@ impl Tokens {
         // ServiceAccounts. Who issued a token decides who looks at it.
         let issuer = issuer(token);
         if issuer.as_deref() == Some(legacy::ISSUER)
-            && let Some(found) = note(legacy::authenticate(&self.keys, &self.cache, token, wanted, self.lookup))
+            && let Some(found) =
+                note(legacy::authenticate(&self.keys, &self.cache, token, wanted, self.lookup, &self.uses))
         {
             return Ok(Some(found));
         }

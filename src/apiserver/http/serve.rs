@@ -48,6 +48,12 @@ impl Tls {
             None => config.client_authorities.clone(),
         };
         let front_proxy = match &options.request_header {
+            Some(proxy) if proxy.client_ca_file.as_os_str().is_empty() => {
+                return Err(Error::Flags("requestheader flags need requestheader-client-ca-file"));
+            }
+            Some(proxy) if proxy.username_headers.is_empty() => {
+                return Err(Error::Flags("requestheader flags need requestheader-username-headers"));
+            }
             Some(proxy) => {
                 let authorities = authn::authorities(&proxy.client_ca_file, RootCertStore::empty())?;
                 Some((authorities, proxy.allowed_names.clone()))

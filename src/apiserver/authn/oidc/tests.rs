@@ -178,6 +178,28 @@ async fn expressions_map_claims_and_rules_refuse_users() {
     }
 }
 
+#[tokio::test]
+async fn a_changed_file_is_taken_over_when_its_issuers_are_found() {
+    let t = Fixture::start().await;
+    let (first, second) = (FakeIssuer::start().await, FakeIssuer::start().await);
+    let (issuers, _directory) = first.issuers(&t, "").await;
+    let follower = Arc::new(Follower {
+        current: issuers.0.clone(),
+        caller: Arc::new(Caller::new(t.server.cache().clone(), "v1.36.2")),
+        disallowed: Vec::new(),
+        anonymous: None,
+        shutdown: Shutdown::new(),
+    });
+    for refused in ["jwt: 5".to_owned(), format!("{}anonymous: {{enabled: false}}\n", second.config(""))] {
+        assert!(follower.clone().take_over(refused).await, "it is not tried again");
+        assert!(first.ask(&issuers, json!({})).await.is_ok());
+    }
+    assert!(follower.take_over(second.config("")).await);
+    assert!(second.ask(&issuers, json!({})).await.is_ok());
+    let token = first.token(json!({}));
+    assert!(issuers.authenticate(&token, &first.url(), &[], NOW).await.unwrap().is_none(), "it is known no more");
+}
+
 #[test]
 fn a_wrong_configuration_is_refused_with_its_field() {
     let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n";
