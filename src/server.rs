@@ -9,8 +9,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use api::Verb;
 use apiserver::{
-    AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, BearerToken, Identity, KubeletClient, Limits, RuntimeConfig,
-    ServiceAccountOptions,
+    AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, BearerToken, Identity, KubeletClient,
+    Limits, RuntimeConfig, ServiceAccountOptions,
 };
 use client::{Backend, Client, Informers, Patch, Scope};
 use controllers::Served;

@@ -22,7 +22,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::authn::Peer;
 use crate::config::{
-    AggregationOptions, AuthenticationOptions, AuthorizationOptions, BearerToken, Config, KubeletClient, Limits, RuntimeConfig, ServiceAccountOptions,
+    AggregationOptions, AuthenticationOptions, AuthorizationOptions, BearerToken, Config, KubeletClient, Limits,
+    RuntimeConfig, ServiceAccountOptions,
 };
 use crate::identity::Identity;
 use crate::pipeline;

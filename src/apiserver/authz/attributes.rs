@@ -40,6 +40,13 @@ pub enum Selector<'a> {
     Requirements(Vec<Requirement>),
 }
 
+impl<'a> Selector<'a> {
+    /// An empty text is no selector.
+    pub fn of(text: &'a str) -> Selector<'a> {
+        if text.is_empty() { Selector::None } else { Selector::Raw(text) }
+    }
+}
+
 /// `FieldSelectorRequirement` and `LabelSelectorRequirement` of `authorization.k8s.io`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requirement {

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use apiserver::{
-    AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, Config, KubeletClient, Limits, RuntimeConfig, ServiceAccountOptions,
+    AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, Config, KubeletClient, Limits,
+    RuntimeConfig, ServiceAccountOptions,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -5,7 +5,7 @@ use api::Failure;
 use cel::{Authorizer, AuthorizerResource, Decided, What};
 use parking_lot::Mutex;
 
-use crate::authz::{Action, Decision};
+use crate::authz::{Action, Attributes, Selector};
 use crate::identity::Identity;
 use crate::server::ApiServer;
 
@@ -40,30 +40,32 @@ impl<'a> Permissions<'a> {
                 return Ok(result);
             }
             for question in wanted {
-                let decided = self.decide(server, &question);
+                let decided = self.decide(server, &question).await;
                 self.known.lock().push((question, decided));
             }
         }
         Err(Failure::internal("an admission policy asks for too many permissions"))
     }
 
-    fn decide(&self, server: &ApiServer, question: &Question) -> Decided {
+    async fn decide(&self, server: &ApiServer, question: &Question) -> Decided {
         let account = question.account.as_ref().map(|(namespace, name)| Identity::service_account(namespace, name));
         let user = account.as_ref().unwrap_or(self.user);
         let verb = question.verb.as_str();
-        let action = match &question.what {
-            What::Path(path) => Action::Path { verb, path },
-            What::Resource(resource) => {
-                let AuthorizerResource { group, resource, subresource, namespace, name, .. } = resource;
-                Action::Resource { verb, group, resource, subresource, namespace, name }
+        let attributes = match &question.what {
+            What::Path(path) => Attributes::from(Action::Path { verb, path }),
+            What::Resource(asked) => {
+                let AuthorizerResource { group, resource, subresource, namespace, name, .. } = asked;
+                let action = Action::Resource { verb, group, resource, subresource, namespace, name };
+                Attributes {
+                    fields: Selector::of(&asked.field_selector),
+                    labels: Selector::of(&asked.label_selector),
+                    ..action.into()
+                }
             }
             What::Nothing | What::Group(_) => return Decided::default(),
         };
-        let (allowed, reason) = match server.authorizer().decide(user, &action) {
-            Decision::Allow { reason } => (true, reason),
-            Decision::NoOpinion { reason } => (false, reason),
-        };
-        Decided { allowed, reason, error: None }
+        let decision = server.authorizer().decide(user, &attributes).await;
+        Decided { allowed: decision.is_allowed(), reason: decision.reason().to_owned(), error: None }
     }
 }
 
