@@ -10,7 +10,7 @@ use anyhow::Context;
 use api::Verb;
 use apiserver::{
     AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, BearerToken, Identity, KubeletClient,
-    Limits, RuntimeConfig, ServiceAccountOptions,
+    Limits, ProtectionOptions, RuntimeConfig, ServiceAccountOptions,
 };
 use client::{Backend, Client, Informers, Patch, Scope};
 use controllers::Served;
@@ -59,10 +59,6 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
     let _instance = Instance::take(&paths)?;
 
     let keys = Keys::load_or_create(&paths, options.token.as_deref())?;
-    let store = Store::open(store::Config::new(paths.server().join("db"), name.clone()), shutdown.clone())
-        .await
-        .context("the store cannot be opened")?;
-
     let mut addresses = vec![ip, advertise];
     addresses.extend(settings.api_address());
     addresses.extend(Some(options.bind_address).filter(|address| !address.is_unspecified()));
@@ -77,11 +73,17 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
     };
     let mut config = apiserver_config(&keys, certificates, &settings, advertise, &options, node_ports)?;
     config.apply_flags(options.kube_apiserver_arg.iter().map(String::as_str)).context("--kube-apiserver-arg")?;
+    // The API server goes on for a while after it said that it is not ready any more, and so does what it needs.
+    let stopping = task::delayed(&shutdown, config.protection.shutdown_delay);
+    let store = Store::open(store::Config::new(paths.server().join("db"), name.clone()), stopping.clone())
+        .await
+        .context("the store cannot be opened")?;
     let resources = served(&config.runtime_config);
     let closed = store.clone();
-    let api = ApiServer::start(config, store, shutdown.clone()).await.context("the API server cannot be started")?;
+    let api = ApiServer::start(config, store, stopping.clone()).await.context("the API server cannot be started")?;
+    api.stop_is_announced_by(shutdown.clone());
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-    let (serving_api, stop) = (api.clone(), shutdown.clone());
+    let (serving_api, stop) = (api.clone(), stopping);
     task::spawn("apiserver", async move { serving_api.serve(listener, stop).await });
     keys.write_kubeconfig(&options.write_kubeconfig, &format!("https://127.0.0.1:{}", options.https_listen_port))?;
     tracing::info!(address = %listen, kubeconfig = %options.write_kubeconfig.display(), "API server is serving");
@@ -247,6 +249,7 @@ fn apiserver_config(
         git_version: GIT_VERSION.to_owned(),
         limits: Limits::default(),
         runtime_config: RuntimeConfig::default(),
+        protection: ProtectionOptions::default(),
     })
 }
 

@@ -3,6 +3,7 @@
 mod aggregation;
 mod authentication;
 mod authorization;
+mod protection;
 mod runtime;
 
 use std::net::IpAddr;
@@ -21,6 +22,7 @@ pub use authentication::{
     AuthenticationOptions, OidcOptions, RequestHeaderOptions, ServiceAccountOptions, TokenWebhookOptions,
 };
 pub use authorization::{AuthorizationMode, AuthorizationOptions};
+pub use protection::ProtectionOptions;
 pub use runtime::RuntimeConfig;
 
 use crate::identity::Identity;
@@ -55,6 +57,7 @@ pub struct Config {
     pub limits: Limits,
     /// Which groups, versions and resources are served.
     pub runtime_config: RuntimeConfig,
+    pub protection: ProtectionOptions,
 }
 
 /// A token and who shows it. Compared in constant time.
@@ -92,6 +95,8 @@ pub struct Limits {
     pub header_read_max: Duration,
     /// How long any request but watches and streams may take (upstream: `--request-timeout`).
     pub request_max: Duration,
+    /// How likely an HTTP/2 request is to be the last of its connection (upstream: `--goaway-chance`).
+    pub goaway_chance: f64,
     /// Watches without `timeoutSeconds` end after this long, or up to twice this long (`--min-request-timeout`).
     pub watch_min: Duration,
 }
@@ -108,6 +113,7 @@ impl Default for Limits {
             body_read_max: Duration::from_secs(30),
             header_read_max: Duration::from_secs(30),
             request_max: Duration::from_secs(60),
+            goaway_chance: 0.0,
             watch_min: Duration::from_secs(1800),
         }
     }
@@ -137,6 +143,12 @@ pub enum Error {
     Store(#[from] store::Error),
     #[error("the system's object {object} cannot be made")]
     Bootstrap { object: String, source: api::Failure },
+    #[error("auditing cannot be set up")]
+    Audit(#[from] crate::audit::OptionsError),
+    #[error("encryption at rest cannot be set up")]
+    Encryption(#[from] crate::encryption::StartError),
+    #[error("the watch cache cannot be filled")]
+    Fill(#[from] crate::cache::FillError),
     #[error("no address range for Services")]
     NoServiceRange,
 }

@@ -10,6 +10,7 @@
 mod admission;
 mod aggregator;
 mod answers;
+mod audit;
 mod authn;
 mod authz;
 mod background;
@@ -18,6 +19,7 @@ mod cache;
 mod config;
 mod custom;
 mod declared;
+mod encryption;
 mod endpoints;
 mod failures;
 mod flags;
@@ -44,7 +46,7 @@ mod webhook;
 pub use authn::TokenFileError;
 pub use config::{
     AggregationOptions, AuthenticationOptions, AuthorizationMode, AuthorizationOptions, BearerToken, Config, Error,
-    KubeletClient, Limits, RequestHeaderOptions, RuntimeConfig, ServiceAccountOptions,
+    KubeletClient, Limits, ProtectionOptions, RequestHeaderOptions, RuntimeConfig, ServiceAccountOptions,
 };
 pub use flags::FlagError;
 pub use identity::Identity;

@@ -3,6 +3,8 @@
 
 use parking_lot::Mutex;
 
+use crate::audit::{self, Level};
+
 /// One request's notes. Shared by what works on the request at the same time.
 #[derive(Default)]
 pub struct Notes {
@@ -35,6 +37,7 @@ impl Notes {
         let mut known = self.annotations.lock();
         for annotation in annotations {
             if !known.iter().any(|one| one.key == annotation.key) {
+                audit::annotate_at(level(&annotation), &annotation.key, || annotation.value.clone());
                 known.push(annotation);
             }
         }
@@ -44,10 +47,15 @@ impl Notes {
         std::mem::take(&mut self.warnings.lock())
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "shown by audit events, which are not kept yet"))]
+    #[cfg(test)]
     pub fn take_annotations(&self) -> Vec<Annotation> {
         std::mem::take(&mut self.annotations.lock())
     }
+}
+
+/// The least level at which it is shown.
+fn level(annotation: &Annotation) -> Level {
+    if annotation.of_body { Level::Request } else { Level::Metadata }
 }
 
 #[cfg(test)]

@@ -1,17 +1,21 @@
 //! A request's way, from the peer's identity to the answer. Reads from top to bottom.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::{Call, Failure, PatchKind, Reason, Row, Verb};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::aggregator;
+use crate::audit::{self, Recording};
 use crate::authn::Peer;
 use crate::authz::Action;
 use crate::endpoints;
@@ -21,9 +25,11 @@ use crate::http::body::{self, Body};
 use crate::http::negotiate::{self, Form, Media, PROTOBUF};
 use crate::http::objects::{self, Writer};
 use crate::http::respond;
+use crate::http::serve::Stranger;
 use crate::http::shape::{self, Include};
 use crate::identity::Identity;
 use crate::impersonation;
+use crate::metrics::RequestSet;
 use crate::node;
 use crate::notes::Notes;
 use crate::request::{self, Target};
@@ -31,17 +37,32 @@ use crate::server::{ApiServer, namespace_of, uid};
 use crate::verbs::typed::Strictness;
 use crate::verbs::{self, Answered, watch};
 
+mod recording;
+
+use recording::End;
+
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Clients that see these know that the server protects itself, and do not slow themselves down.
 const FLOW_SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
 const PRIORITY_LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// Answers one request. Nothing that happens in here reaches another one.
-pub async fn handle(server: ApiServer, peer: Peer, request: Request<Incoming>) -> Response<Body> {
+pub async fn handle(server: ApiServer, peer: Peer, remote: IpAddr, request: Request<Incoming>) -> Response<Body> {
     let media = negotiate::form(request.headers(), true).unwrap_or(Form::JSON).media;
     let audit_id = request.headers().get(AUDIT_ID).cloned();
-    let mut seen = Seen::default();
+    let audit_id = audit_id.or_else(|| HeaderValue::from_str(&uid(&mut server.rng())).ok());
+    let began = Instant::now();
+    let mut seen =
+        Seen { remote, audit_id, schema: None, recording: None, figures: None, lasts: false, stranger: false };
     let answered = AssertUnwindSafe(answer(&server, &peer, request, &mut seen)).catch_unwind().await;
+    if let Some(recording) = seen.recording.take() {
+        let end = match &answered {
+            Ok(Ok(response)) => End::Answered(response.status().as_u16()),
+            Ok(Err(failure)) => End::Failed(failure.clone()),
+            Err(_) => End::Panicked,
+        };
+        recording::close(&recording, end).await;
+    }
     let mut response = match answered {
         Ok(Ok(response)) => response,
         Ok(Err(failure)) => respond::failure(&failure, media),
@@ -50,8 +71,14 @@ pub async fn handle(server: ApiServer, peer: Peer, request: Request<Incoming>) -
             respond::failure(&failures::panicked(), Media::Json)
         }
     };
-    let audit_id = audit_id.or_else(|| HeaderValue::from_str(&uid(&mut server.rng())).ok());
-    if let Some(audit_id) = audit_id {
+    if let Some(figures) = &seen.figures {
+        let took = (!seen.lasts).then(|| began.elapsed());
+        figures.figures.answered(response.status().as_u16(), took, response.body().size_hint().exact());
+    }
+    if seen.stranger {
+        response.extensions_mut().insert(Stranger);
+    }
+    if let Some(audit_id) = seen.audit_id {
         response.headers_mut().insert(AUDIT_ID, audit_id);
     }
     if let Some(schema) = seen.schema {
@@ -63,8 +90,14 @@ pub async fn handle(server: ApiServer, peer: Peer, request: Request<Incoming>) -
 }
 
 /// What was found out about a request on its way, however it ended.
-#[derive(Default)]
 struct Seen {
+    remote: IpAddr,
+    audit_id: Option<HeaderValue>,
+    recording: Option<Recording>,
+    figures: Option<RequestSet>,
+    lasts: bool,
+    /// Nobody knows who asks.
+    stranger: bool,
     schema: Option<Arc<Schema>>,
 }
 
@@ -80,18 +113,50 @@ async fn answer(
     }
 
     // Who is it?
-    let user = server.authenticator().identify(peer, request.headers(), request.uri().path(), server.now()).await?;
+    let user = server.authenticator().identify(peer, request.headers(), request.uri().path(), server.now()).await;
     server.authenticator().forget(request.headers_mut());
+    seen.stranger = user.as_ref().map_or(true, |user| user.name == Identity::ANONYMOUS);
 
     // What do they want?
-    let asked = Asked::new(&request)?;
+    let asked = Asked::new(&request);
 
-    // And for whom do they ask?
+    if let Ok(asked) = &asked {
+        seen.figures = Some(asked.figures(server));
+        seen.lasts = asked.class() != Class::Short;
+    }
+
+    // Is it to be recorded?
+    seen.recording = recording::open(server, user.as_deref().ok(), asked.as_ref().ok(), &request, seen);
+    let (user, asked) = (user?, asked?);
+    let Some(recording) = seen.recording.clone() else {
+        // And for whom do they ask?
+        let user = impersonation::apply(server, user, request.headers_mut(), &asked).await?;
+        return proceed(server, user, asked, request, seen).await;
+    };
+    recording.received().await?;
+    let asking = user.clone();
     let user = impersonation::apply(server, user, request.headers_mut(), &asked).await?;
+    if user != asking {
+        recording.impersonated(&user);
+    }
+    recording.on_the_way(Box::pin(proceed(server, user, asked, request, seen))).await
+}
 
+/// The way of a request whose user is known.
+async fn proceed(
+    server: &ApiServer,
+    user: Arc<Identity>,
+    asked: Asked,
+    request: Request<Incoming>,
+    seen: &mut Seen,
+) -> Result<Response<Body>, Failure> {
     // Is it their turn? What lasts has a place as long as it lasts.
     let class = asked.class();
-    let place = if class == Class::Short { None } else { Some(server.flow().place()?) };
+    let figures = seen.figures.clone().unwrap_or_else(|| asked.figures(server));
+    let place = match class {
+        Class::Short => None,
+        Class::Watch | Class::Stream => Some(server.flow().place(seen.recording.clone(), figures.clone())?),
+    };
     let digest = asked.digest(&user);
     let schema = server.flow().classify(&digest).filter(|_| class != Class::Stream);
     seen.schema.clone_from(&schema);
@@ -100,11 +165,19 @@ async fn answer(
             let work = asked.work(server, schema.level.seats_max());
             match server.flow().enter(schema, &digest, work, server.now().as_second()).await {
                 Ok(seat) => Some(seat),
-                Err(too_many) => return Ok(respond::too_many(too_many.retry_after_seconds)),
+                Err(too_many) => {
+                    let requests = &server.metrics().requests;
+                    let dropped =
+                        if asked.mutates() { &requests.dropped_mutating } else { &requests.dropped_read_only };
+                    dropped.inc();
+                    return Ok(respond::too_many(too_many.retry_after_seconds));
+                }
             }
         }
         None => None,
     };
+
+    let _in_flight = (class != Class::Stream).then(|| server.metrics().requests.in_flight(asked.mutates()));
 
     // May they?
     asked.authorize(server, &user).await?;
@@ -116,15 +189,29 @@ async fn answer(
 
     // Then do it. A watch takes its turn until it is open.
     let answered = match place {
-        Some(place) => long_running(server, &user, asked, request, place).await,
+        Some(place) => long_running(server, &user, asked, request, place, figures).await,
         None => {
             let limit = server.limits().request_max;
-            let answered = tokio::time::timeout(limit, short(server, &user, asked, request)).await;
+            let answered =
+                tokio::time::timeout(limit, short(server, &user, asked, request, seen.recording.as_ref())).await;
             answered.map_err(|_| Failure::new(Reason::Timeout, "the request did not end within its time"))?
         }
     };
     drop(seat);
     answered
+}
+
+/// The words of authorisation for a path that is no resource.
+fn method_verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "options",
+    }
 }
 
 /// How a request lasts.
@@ -198,6 +285,24 @@ impl Asked {
         }
     }
 
+    /// Where the request is counted. What is not served is counted together.
+    fn figures(&self, server: &ApiServer) -> RequestSet {
+        let requests = &server.metrics().requests;
+        let served = self.resource.as_ref().map(|(_, call)| call).filter(|call| {
+            let row = server.find_row(&call.resource.group, &call.resource.version, &call.resource.plural);
+            row.is_some_and(|row| call.subresource.as_deref().is_none_or(|name| row.subresource(name).is_some()))
+        });
+        match served {
+            Some(call) => requests.of_call(call),
+            None => requests.of_path(&self.method, &self.path),
+        }
+    }
+
+    fn mutates(&self) -> bool {
+        let verb = self.resource.as_ref().map(|(_, call)| call.verb);
+        !matches!(verb, None | Some(Verb::Get | Verb::List | Verb::Watch))
+    }
+
     fn digest<'a>(&'a self, user: &'a Identity) -> Digest<'a> {
         match &self.resource {
             Some((_, call)) => Digest {
@@ -210,7 +315,7 @@ impl Asked {
                     namespace: namespace_of(call),
                 },
             },
-            None => Digest { user, verb: self.method_verb(), about: About::Path(&self.path) },
+            None => Digest { user, verb: method_verb(&self.method), about: About::Path(&self.path) },
         }
     }
 
@@ -224,26 +329,13 @@ impl Asked {
         flowcontrol::estimate(call, server.selected_name(call).is_some(), cache.as_deref(), seats_max)
     }
 
-    /// The words of authorisation for a path that is no resource.
-    fn method_verb(&self) -> &'static str {
-        match self.method {
-            Method::GET => "get",
-            Method::HEAD => "head",
-            Method::POST => "post",
-            Method::PUT => "put",
-            Method::PATCH => "patch",
-            Method::DELETE => "delete",
-            _ => "options",
-        }
-    }
-
     /// Whether they may do this as another, in one of the ways of impersonation.
     pub async fn authorize_impersonated(&self, server: &ApiServer, user: &Identity, mode: &str) -> Result<(), Failure> {
         let on = |verb: &str| format!("impersonate-on:{mode}:{verb}");
         match &self.resource {
             Some((_, call)) => server.authorize_verb(user, call, &on(call.verb.as_str())).await,
             None => {
-                let verb = on(self.method_verb());
+                let verb = on(method_verb(&self.method));
                 let action = Action::Path { verb: &verb, path: &self.path };
                 server.authorizer().require(user, &action.into()).await
             }
@@ -252,7 +344,7 @@ impl Asked {
 
     async fn authorize(&self, server: &ApiServer, user: &Identity) -> Result<(), Failure> {
         let Some((_, call)) = &self.resource else {
-            let action = Action::Path { verb: self.method_verb(), path: &self.path };
+            let action = Action::Path { verb: method_verb(&self.method), path: &self.path };
             return server.authorizer().require(user, &action.into()).await;
         };
         server.authorize(user, call).await?;
@@ -271,6 +363,7 @@ async fn short(
     user: &Identity,
     asked: Asked,
     request: Request<Incoming>,
+    recording: Option<&Recording>,
 ) -> Result<Response<Body>, Failure> {
     let Some((_, mut call)) = asked.resource else {
         return endpoints::answer(server, &request).await;
@@ -284,18 +377,27 @@ async fn short(
         let bytes = body::read(incoming, &parts.headers, limits.body_bytes_max, limits.body_read_max).await?;
         let (body, found) = decode(&row, &call, &parts.headers, &bytes)?;
         (call.body, warnings) = (body, found);
+        if let (Some(recording), Some(body)) = (recording, &call.body) {
+            recording.request(body, matches!(call.verb, Verb::Create | Verb::Update));
+        }
     }
     let notes = Notes::default();
     let executed = verbs::execute(server, user, row.clone(), call, &notes).await;
     let mut outcome = match executed {
         Ok(outcome) => outcome,
         Err(failure) => {
+            if let Some(recording) = recording {
+                recording.status(failure.code, Some(&failure));
+            }
             // What a webhook said before somebody refused is for the user all the same.
             let mut response = respond::failure(&failure, form.media);
             respond::warn(&mut response, &notes.take_warnings());
             return Ok(response);
         }
     };
+    if let Some(recording) = recording.filter(|recording| recording.wants_response()) {
+        recording.response(&audit::body_of(&outcome.body));
+    }
     warnings.append(&mut outcome.warnings);
     warnings.append(&mut notes.take_warnings());
     let now = server.now();
@@ -324,6 +426,7 @@ async fn long_running(
     asked: Asked,
     request: Request<Incoming>,
     place: Place,
+    figures: RequestSet,
 ) -> Result<Response<Body>, Failure> {
     let Some((target, call)) = asked.resource else { return Err(failures::no_such_path()) };
     if call.verb != Verb::Watch {
@@ -343,18 +446,22 @@ async fn long_running(
     let mut first = true;
     let frames = watch.into_batches().map(move |batch| {
         let _held = &place;
+        let events = batch.len() as u64;
         let mut frames = batch.into_iter().map(|item| match &mut writer {
             Some(writer) => writer.frame(item),
             None => shape::of_event(&row, item, include, server.now(), &mut first),
         });
         let Some(one) = frames.next() else { return Bytes::new() };
         let mut rest = frames.peekable();
-        if rest.peek().is_none() {
-            return one;
-        }
-        let mut all = one.to_vec();
-        rest.for_each(|frame| all.extend_from_slice(&frame));
-        Bytes::from(all)
+        let all = if rest.peek().is_none() {
+            one
+        } else {
+            let mut all = one.to_vec();
+            rest.for_each(|frame| all.extend_from_slice(&frame));
+            Bytes::from(all)
+        };
+        figures.figures.sent(events, all.len() as u64);
+        all
     });
     let mut response = Response::new(Body::stream(frames));
     let headers = response.headers_mut();
@@ -438,3 +545,6 @@ fn manager<B>(request: &Request<B>) -> Option<String> {
     let name: String = name.chars().filter(|one| !one.is_control()).take(MANAGER_BYTES_MAX).collect();
     (!name.is_empty()).then_some(name)
 }
+
+#[cfg(test)]
+mod hostile;

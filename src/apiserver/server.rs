@@ -1,7 +1,7 @@
 //! The API server: what it is made of, how it starts, and its doors.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use api::{Answer, Call, Failure, Row, Verb, WatchEvent, WatchResult};
 use bytes::Bytes;
@@ -9,12 +9,14 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use jiff::Timestamp;
 use rand::rngs::ThreadRng;
+use serde_json::Value;
 use store::Store;
 use task::Shutdown;
 use tokio::net::TcpListener;
 
 use crate::admission::Admission;
 use crate::aggregator::Aggregator;
+use crate::audit::{self, Audit, Recording};
 use crate::authn::{self, Authenticator};
 use crate::authz::{Action, Attributes, Authorizer, Selector};
 use crate::background;
@@ -22,16 +24,18 @@ use crate::bootstrap;
 use crate::cache::Cache;
 use crate::config::{Config, Error, Limits};
 use crate::custom::{self, CustomResources};
+use crate::encryption::{AtRest, Encryption};
 use crate::endpoints::OpenApi;
 use crate::failures;
 use crate::flowcontrol::FlowControl;
 use crate::http::{respond, serve};
 use crate::identity::Identity;
+use crate::metrics::Metrics;
 use crate::node::Kubelets;
 use crate::notes::Notes;
 use crate::services::Services;
 use crate::storage::Storage;
-use crate::verbs::{self, Answered, watch};
+use crate::verbs::{self, Answered, Listed, watch};
 use crate::webhook::Caller;
 
 /// The API server. A cheap handle; clones are the same server.
@@ -51,10 +55,14 @@ struct Inner {
     services: Services,
     kubelets: Kubelets,
     caller: Arc<Caller>,
+    audit: Option<Arc<Audit>>,
+    metrics: Arc<Metrics>,
     aggregator: Aggregator,
     flow: FlowControl,
     tls: serve::Tls,
     ready: AtomicBool,
+    /// Triggered when the server is told to stop, which it does `shutdown_delay` later.
+    announced: OnceLock<Shutdown>,
     shutdown: Shutdown,
 }
 
@@ -70,7 +78,10 @@ impl ApiServer {
         prefixes.sort();
         prefixes.dedup();
         store.read_index().await?;
-        let cache = Cache::fill(store.clone(), prefixes)?;
+        let encryption = Encryption::start(&config.protection.encryption, &shutdown).await?;
+        let at_rest = AtRest::new(encryption);
+        let cache = Cache::fill(store.clone(), at_rest.clone(), prefixes).await?;
+        let metrics = Arc::new(Metrics::new());
         let caller = Arc::new(Caller::new(cache.clone(), &config.git_version));
         let authenticator = Authenticator::new(cache.clone(), &config, &caller, &shutdown)?;
         let server = ApiServer(Arc::new(Inner {
@@ -79,14 +90,17 @@ impl ApiServer {
             admission: Admission::new(cache.clone()),
             services: Services::new(&config, &cache)?,
             kubelets: Kubelets::new(&config.kubelet_client)?,
+            audit: Audit::start(&config.protection.audit, &caller, &shutdown)?,
             caller,
             aggregator: Aggregator::new(&cache, &config.aggregation),
             flow: FlowControl::new(&config.limits),
             tls: serve::Tls::new(&config)?,
-            storage: Storage::new(store.clone()),
+            storage: Storage::new(store.clone(), at_rest, metrics.clone()),
+            metrics,
             custom: CustomResources::default(),
             openapi: OpenApi::default(),
             ready: AtomicBool::new(false),
+            announced: OnceLock::new(),
             shutdown: shutdown.clone(),
             cache,
             store,
@@ -108,7 +122,18 @@ impl ApiServer {
 
     /// Calls are answered from complete data.
     pub fn ready(&self) -> bool {
-        self.0.ready.load(Ordering::Acquire) && !self.0.shutdown.is_cancelled()
+        self.started() && !self.stops()
+    }
+
+    /// From when this token is triggered, the server says that it is not ready, while it goes on until its own token
+    /// is (upstream: `--shutdown-delay-duration`).
+    pub fn stop_is_announced_by(&self, shutdown: Shutdown) {
+        let _ = self.0.announced.set(shutdown);
+    }
+
+    /// It stops or is about to.
+    pub(crate) fn stops(&self) -> bool {
+        self.0.shutdown.is_cancelled() || self.0.announced.get().is_some_and(Shutdown::is_cancelled)
     }
 
     /// What every cluster has is there. Until then the server writes that by itself, and asks nobody.
@@ -119,6 +144,16 @@ impl ApiServer {
     /// A call by a component in this process: authorised, admitted and validated as one that came by HTTP. The
     /// answer's bytes carry their resource versions.
     pub async fn call(&self, user: &Identity, call: Call) -> Result<Answer, Failure> {
+        if let Some(recording) = self.begin_recording(user, &call, false) {
+            let (body, verb) = (call.body.clone(), call.verb);
+            let work = self.plain_call(user, call);
+            let (code, shown) = (|answer: &Answer| answer.code, |answer: &Answer| answer.body.clone());
+            return Box::pin(ApiServer::recorded(recording, body.as_ref(), verb, work, code, shown)).await;
+        }
+        self.plain_call(user, call).await
+    }
+
+    async fn plain_call(&self, user: &Identity, call: Call) -> Result<Answer, Failure> {
         let row = self.row(&call)?;
         self.authorize(user, &call).await?;
         let notes = Notes::default();
@@ -135,22 +170,94 @@ impl ApiServer {
     /// A list by a component in this process: the bytes of the cache, not a copy.
     pub async fn list(&self, user: &Identity, call: Call) -> Result<api::Listed, Failure> {
         let call = Call { verb: Verb::List, ..call };
+        let listed = match self.begin_recording(user, &call, false) {
+            None => self.plain_list(user, call).await?,
+            Some(recording) => {
+                let shown = |listed: &Listed| respond::whole_list(listed.clone());
+                let work = self.plain_list(user, call);
+                Box::pin(ApiServer::recorded(recording, None, Verb::List, work, |_| 200, shown)).await?
+            }
+        };
+        Ok(listed.into_encoded())
+    }
+
+    async fn plain_list(&self, user: &Identity, call: Call) -> Result<Listed, Failure> {
         let row = self.row(&call)?;
         self.authorize(user, &call).await?;
         match verbs::execute(self, user, row, call, &Notes::default()).await?.body {
-            Answered::List(listed) => Ok(listed.into_encoded()),
+            Answered::List(listed) => Ok(listed),
             Answered::Stored(_) | Answered::Value(_) => Err(Failure::internal("a list was asked for")),
         }
     }
 
+    /// Does a call with what is recorded of it around; `shown` are the bytes of its answer.
+    async fn recorded<T>(
+        recording: Recording,
+        body: Option<&Value>,
+        verb: Verb,
+        work: impl Future<Output = Result<T, Failure>>,
+        code: impl FnOnce(&T) -> u16,
+        shown: impl FnOnce(&T) -> Bytes,
+    ) -> Result<T, Failure> {
+        recording.received().await?;
+        if let Some(body) = body {
+            recording.request(body, matches!(verb, Verb::Create | Verb::Update));
+        }
+        let answered = recording.on_the_way(work).await;
+        match &answered {
+            Ok(answer) => {
+                if recording.wants_response() {
+                    recording.response(&shown(answer));
+                }
+                recording.status(code(answer), None);
+            }
+            Err(failure) => recording.status(failure.code, Some(failure)),
+        }
+        recording.answered().await;
+        answered
+    }
+
+    /// `None` when nothing is recorded of this call.
+    fn begin_recording(&self, user: &Identity, call: &Call, long_running: bool) -> Option<Recording> {
+        let audit = self.audit()?;
+        audit.begin(audit::Opening {
+            user: Some(user),
+            verb: if long_running { Verb::Watch.as_str() } else { call.verb.as_str() },
+            call: Some(call),
+            path: "",
+            audit_id: uid(&mut self.rng()),
+            request_uri: audit::uri(call),
+            source_ips: vec![std::net::Ipv4Addr::LOCALHOST.to_string()],
+            user_agent: call.options.field_manager.as_deref().unwrap_or("cluster"),
+            received: self.now(),
+            long_running,
+        })
+    }
+
+    async fn open_watch(&self, user: &Identity, call: Call) -> Result<watch::Watch, Failure> {
+        let call = Call { verb: Verb::Watch, ..call };
+        let row = self.row(&call)?;
+        self.authorize(user, &call).await?;
+        watch::open(self, row, call).await
+    }
+
     /// A watch by a component in this process. Every watcher of an event shares the bytes of the cache.
     pub fn watch(&self, user: &Identity, call: Call) -> BoxStream<'static, WatchResult> {
-        let (server, user) = (self.clone(), user.clone());
+        let recording = self.begin_recording(user, &call, true);
+        let (server, user, held) = (self.clone(), user.clone(), recording.clone());
         futures::stream::once(async move {
-            let row = server.row(&call)?;
-            let call = Call { verb: Verb::Watch, ..call };
-            server.authorize(&user, &call).await?;
-            watch::open(&server, row, call).await
+            if let Some(recording) = &recording {
+                recording.received().await?;
+            }
+            let opened = server.open_watch(&user, call).await;
+            if let Some(recording) = &recording {
+                match &opened {
+                    Ok(_) => recording.status(200, None),
+                    Err(failure) => recording.status(failure.code, Some(failure)),
+                }
+                recording.answered().await;
+            }
+            opened
         })
         .flat_map(|opened| match opened {
             Ok(watch) => watch
@@ -158,6 +265,9 @@ impl ApiServer {
                 .flat_map(|batch| futures::stream::iter(batch).map(|item| item.into_event()))
                 .boxed(),
             Err(failure) => futures::stream::iter([Err::<WatchEvent, Failure>(failure)]).boxed(),
+        })
+        .inspect(move |_| {
+            let _held = &held;
         })
         .boxed()
     }
@@ -298,6 +408,14 @@ impl ApiServer {
     /// The way to other programs: webhooks, aggregated API servers.
     pub(crate) fn caller(&self) -> &Caller {
         &self.0.caller
+    }
+
+    pub(crate) fn audit(&self) -> Option<&Arc<Audit>> {
+        self.0.audit.as_ref()
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     pub(crate) fn flow(&self) -> &FlowControl {

@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use crate::authn::Peer;
 use crate::config::{
     AggregationOptions, AuthenticationOptions, AuthorizationOptions, BearerToken, Config, KubeletClient, Limits,
-    RuntimeConfig, ServiceAccountOptions,
+    ProtectionOptions, RuntimeConfig, ServiceAccountOptions,
 };
 use crate::identity::Identity;
 use crate::pipeline;
@@ -50,17 +50,24 @@ impl Fixture {
     }
 
     pub async fn with_service_range(range: &str) -> Fixture {
-        Fixture::with(config(range)).await
+        Fixture::start_with(config(range)).await
     }
 
     /// With flags of kube-apiserver.
     pub async fn with_flags(flags: &[&str]) -> Fixture {
         let mut config = config("10.43.0.0/16");
         config.apply_flags(flags.iter().copied()).unwrap();
-        Fixture::with(config).await
+        Fixture::start_with(config).await
     }
 
-    async fn with(config: Config) -> Fixture {
+    /// A server that is told something else than usual.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Fixture {
+        let mut config = config("10.43.0.0/16");
+        change(&mut config);
+        Fixture::start_with(config).await
+    }
+
+    async fn start_with(config: Config) -> Fixture {
         Fixture::on(Arc::new(tempfile::tempdir().unwrap()), config).await
     }
 
@@ -180,10 +187,14 @@ impl Fixture {
     /// The administrator's connection.
     pub async fn http(&self) -> Http {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        let (server, peer) = (self.server.clone(), Peer::Certificate(Arc::new(self.admin.clone())));
+        let (server, peer) = (self.server.clone(), Peer::known(self.admin.clone()));
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let (server, peer) = (server.clone(), peer.clone());
-            async move { Ok::<_, std::convert::Infallible>(pipeline::handle(server, peer, request).await) }
+            async move {
+                Ok::<_, std::convert::Infallible>(
+                    pipeline::handle(server, peer, std::net::Ipv4Addr::LOCALHOST.into(), request).await,
+                )
+            }
         });
         let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(theirs), service);
         task::spawn("test-server", async move { drop(served.await) });
@@ -269,5 +280,6 @@ pub fn config(range: &str) -> Config {
         git_version: "v1.36.2+test".to_owned(),
         limits: Limits::default(),
         runtime_config: RuntimeConfig::default(),
+        protection: ProtectionOptions::default(),
     }
 }

@@ -19,6 +19,21 @@ use tracing::Instrument;
 /// The token that tells tasks to stop. Clones share one state; a child stops with its parent.
 pub type Shutdown = tokio_util::sync::CancellationToken;
 
+/// A token that is triggered `delay` after `shutdown`.
+pub fn delayed(shutdown: &Shutdown, delay: Duration) -> Shutdown {
+    if delay.is_zero() {
+        return shutdown.clone();
+    }
+    let (later, first) = (Shutdown::new(), shutdown.clone());
+    let triggered = later.clone();
+    spawn("shutdown-delay", async move {
+        first.cancelled().await;
+        tokio::time::sleep(delay).await;
+        triggered.cancel();
+    });
+    later
+}
+
 /// First and longest pause before a task that ended is started again.
 const RESTART_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -114,6 +129,18 @@ mod tests {
         });
         assert_eq!(handle.await.unwrap(), Some(()));
         assert_eq!(runs.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delayed_token_follows_the_first() {
+        let shutdown = Shutdown::new();
+        let later = delayed(&shutdown, Duration::from_secs(5));
+        let began = tokio::time::Instant::now();
+        shutdown.cancel();
+        assert!(!later.is_cancelled());
+        later.cancelled().await;
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+        assert!(delayed(&shutdown, Duration::ZERO).is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]

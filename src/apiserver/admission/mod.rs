@@ -20,6 +20,7 @@ mod taint_nodes;
 mod webhooks;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::Failure;
 use futures::future::BoxFuture;
@@ -137,8 +138,10 @@ impl Admission {
         object: Option<&mut Value>,
         old: Option<&Value>,
     ) -> Result<(), Failure> {
+        let began = Instant::now();
         let done = self.mutate_in_rounds(server, attributes, object, old).await;
         attributes.hand_over();
+        server.metrics().admitted("admit", attributes.operation, done.is_ok(), began.elapsed());
         done
     }
 
@@ -214,8 +217,10 @@ impl Admission {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), Failure> {
+        let began = Instant::now();
         let done = self.validate_in_order(server, attributes, object, old).await;
         attributes.hand_over();
+        server.metrics().admitted("validate", attributes.operation, done.is_ok(), began.elapsed());
         done
     }
 

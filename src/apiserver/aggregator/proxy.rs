@@ -42,7 +42,10 @@ pub async fn forward(
         };
         let place = match place {
             Some(place) => place,
-            None => server.flow().place()?,
+            None => {
+                let figures = server.metrics().requests.of_path(request.method(), request.uri().path());
+                server.flow().place(None, figures)?
+            }
         };
         let method = request.method().clone();
         return node::exchange(stream, &endpoint.authority(), method, &path, request, place).await;

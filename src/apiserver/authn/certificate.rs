@@ -169,6 +169,13 @@ impl CertificateAuthenticator {
 }
 
 impl Peer {
+    /// Somebody who has shown a certificate, for tests without TLS.
+    #[cfg(test)]
+    pub fn known(user: Identity) -> Peer {
+        let user = Ok(Some(Arc::new(user)));
+        Peer(Some(Arc::new(Shown { user, proxy: Err(String::new()), until_seconds: i64::MAX })))
+    }
+
     /// The user whom the certificate names: `None` without certificate or without a name in it.
     pub fn user(&self, now_seconds: i64) -> Result<Option<Arc<Identity>>, String> {
         match &self.0 {

@@ -23,6 +23,7 @@ pub use attributes::{Action, Attributes, Requirement, Selector};
 pub use policy::{Rule, covers};
 pub use rbac::Rbac;
 
+use crate::audit;
 use crate::cache::Cache;
 use crate::config::{AuthorizationOptions, Error};
 use crate::identity::Identity;
@@ -165,12 +166,19 @@ impl Authorizer {
 
     /// Upstream's 403.
     pub async fn require(&self, user: &Identity, attributes: &Attributes<'_>) -> Result<(), Failure> {
-        if self.is_allowed_here(user, attributes) {
+        // Reasons are made for those who read them: the recording, or whoever is refused.
+        if !audit::is_recording() && self.is_allowed_here(user, attributes) {
             return Ok(());
         }
         match self.decide(user, attributes).await {
-            Decision::Allow { .. } => Ok(()),
+            Decision::Allow { reason } => {
+                audit::annotate("authorization.k8s.io/decision", || "allow".to_owned());
+                audit::annotate("authorization.k8s.io/reason", || reason);
+                Ok(())
+            }
             Decision::Deny { reason } | Decision::NoOpinion { reason } => {
+                audit::annotate("authorization.k8s.io/decision", || "forbid".to_owned());
+                audit::annotate("authorization.k8s.io/reason", || reason.clone());
                 Err(forbidden(user, &attributes.action, &reason))
             }
         }

@@ -14,8 +14,10 @@ use std::time::Duration;
 use api::{Failure, Reason};
 use bytes::Bytes;
 use parking_lot::RwLock;
-use store::{KeyRange, Range, Store, WatchRequest};
+use store::{KeyRange, KeyValue, Range, Store, WatchRequest};
 use tokio::sync::watch;
+
+use crate::encryption::{AtRest, EncryptionError};
 
 pub use object::{Attributes, Stored, encode};
 pub use resource::{Change, Follower, ResourceCache, TooOld, frame};
@@ -25,6 +27,7 @@ const WAIT_MAX: Duration = Duration::from_secs(3);
 
 pub struct Cache {
     store: Store,
+    at_rest: AtRest,
     resources: RwLock<BTreeMap<Bytes, Arc<ResourceCache>>>,
     progress: watch::Sender<u64>,
 }
@@ -39,14 +42,24 @@ pub struct Lost(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 impl Cache {
     /// Fills a cache for resources whose keys have these prefixes.
-    pub fn fill(store: Store, prefixes: impl IntoIterator<Item = Bytes>) -> Result<Arc<Cache>, store::Error> {
+    pub async fn fill(
+        store: Store,
+        at_rest: AtRest,
+        prefixes: impl IntoIterator<Item = Bytes>,
+    ) -> Result<Arc<Cache>, FillError> {
         let revision = store.revision();
+        prepare(&store, &at_rest, revision).await?;
         let mut resources = BTreeMap::new();
         for prefix in prefixes {
-            let objects = read(&store, &prefix, revision)?;
+            let objects = read(&store, &at_rest, &prefix, revision)?;
             resources.insert(prefix.clone(), ResourceCache::new(prefix, objects, revision));
         }
-        Ok(Arc::new(Cache { store, resources: RwLock::new(resources), progress: watch::Sender::new(revision) }))
+        Ok(Arc::new(Cache {
+            store,
+            at_rest,
+            resources: RwLock::new(resources),
+            progress: watch::Sender::new(revision),
+        }))
     }
 
     /// Adds a resource that appeared; one that is here already stays as it is.
@@ -57,7 +70,7 @@ impl Cache {
             return Ok(());
         }
         let revision = self.revision();
-        let objects = read(&self.store, &prefix, revision)?;
+        let objects = read(&self.store, &self.at_rest, &prefix, revision)?;
         resources.insert(prefix.clone(), ResourceCache::new(prefix, objects, revision));
         Ok(())
     }
@@ -70,7 +83,7 @@ impl Cache {
     /// Follows the store until it closes.
     pub async fn run(&self) -> Result<(), Lost> {
         if self.store.status().compacted > self.revision() {
-            self.catch_up().map_err(|error| Lost(error.into()))?;
+            self.catch_up().await.map_err(|error| Lost(error.into()))?;
         }
         let from_revision = Some(self.revision() + 1);
         let request = WatchRequest { keys: KeyRange::prefix(Bytes::new()), from_revision };
@@ -81,18 +94,16 @@ impl Cache {
                 Err(store::WatchError::Closed) => return Ok(()),
                 Err(error) => return Err(Lost(error.into())),
             };
+            let values = batch.events.iter().filter(|event| !event.deleted).map(|event| &event.kv);
+            self.at_rest.prepare(values).await.map_err(|error| Lost(error.into()))?;
             let resources = self.resources.read();
             let mut by_resource: BTreeMap<&Bytes, (&Arc<ResourceCache>, Vec<Applied>)> = BTreeMap::new();
             for event in &batch.events {
                 let Some(resource) = of_key(&resources, &event.kv.key) else { continue };
                 let object = (!event.deleted)
-                    .then(|| {
-                        let kv = &event.kv;
-                        Stored::new(kv.key.clone(), kv.value.clone(), kv.mod_revision, resource.prefix().len())
-                    })
+                    .then(|| opened(&self.at_rest, event.kv.clone(), resource.prefix().len()))
                     .flatten();
                 if !event.deleted && object.is_none() {
-                    tracing::error!(key = %String::from_utf8_lossy(&event.kv.key), "not an object; it is not served");
                     continue;
                 }
                 let changes = &mut by_resource.entry(resource.prefix()).or_insert_with(|| (resource, Vec::new())).1;
@@ -106,10 +117,13 @@ impl Cache {
     }
 
     /// Takes over what the store holds when the history in between is gone: what changed appears as one change each.
-    fn catch_up(&self) -> Result<(), store::Error> {
+    async fn catch_up(&self) -> Result<(), FillError> {
         let revision = self.store.revision();
-        for (prefix, resource) in self.resources.read().iter() {
-            resource.replace(read(&self.store, prefix, revision)?, revision);
+        prepare(&self.store, &self.at_rest, revision).await?;
+        // While this is held no resource is added, which would be at the revision that is left behind.
+        let resources = self.resources.read();
+        for (prefix, resource) in resources.iter() {
+            resource.replace(read(&self.store, &self.at_rest, prefix, revision)?, revision);
         }
         tracing::warn!(revision, "the watch cache fell behind the store's history and was filled anew");
         self.progress.send_replace(revision);
@@ -156,15 +170,41 @@ fn of_key<'a>(resources: &'a BTreeMap<Bytes, Arc<ResourceCache>>, key: &[u8]) ->
     key.starts_with(prefix).then_some(resource)
 }
 
-fn read(store: &Store, prefix: &Bytes, revision: u64) -> Result<Vec<Stored>, store::Error> {
-    let range = Range { revision: Some(revision), ..Range::all(KeyRange::prefix(prefix.clone())) };
-    let outcome = store.range(&range)?;
-    let objects = outcome.kvs.into_iter().filter_map(|kv| {
-        let stored = Stored::new(kv.key.clone(), kv.value, kv.mod_revision, prefix.len());
-        if stored.is_none() {
-            tracing::error!(key = %String::from_utf8_lossy(&kv.key), "not an object; it is not served");
-        }
-        stored
-    });
-    Ok(objects.collect())
+/// A resource's objects cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FillError {
+    #[error("the store refuses")]
+    Store(#[from] store::Error),
+    #[error("what the store holds cannot be decrypted")]
+    Encryption(#[from] EncryptionError),
+}
+
+fn range(prefix: &Bytes, revision: u64) -> Range {
+    Range { revision: Some(revision), ..Range::all(KeyRange::prefix(prefix.clone())) }
+}
+
+/// To be awaited before anything is read: a KMS plugin may have to be asked. What it was once asked is known; changes
+/// are prepared as they come, of all resources, so that one that is added later can be read.
+async fn prepare(store: &Store, at_rest: &AtRest, revision: u64) -> Result<(), FillError> {
+    if at_rest.asks_others() {
+        at_rest.prepare(store.range(&range(&Bytes::new(), revision))?.kvs.iter()).await?;
+    }
+    Ok(())
+}
+
+fn read(store: &Store, at_rest: &AtRest, prefix: &Bytes, revision: u64) -> Result<Vec<Stored>, store::Error> {
+    let outcome = store.range(&range(prefix, revision))?;
+    Ok(outcome.kvs.into_iter().filter_map(|kv| opened(at_rest, kv, prefix.len())).collect())
+}
+
+/// What cannot be read is not served; what asks for it by name is told why.
+fn opened(at_rest: &AtRest, kv: KeyValue, prefix_bytes: usize) -> Option<Stored> {
+    let key = kv.key.clone();
+    let stored = at_rest.open(kv, prefix_bytes);
+    match &stored {
+        Ok(Some(_)) => {}
+        Ok(None) => tracing::error!(key = %String::from_utf8_lossy(&key), "not an object; it is not served"),
+        Err(error) => tracing::error!(key = %String::from_utf8_lossy(&key), %error, "it is not served"),
+    }
+    stored.ok().flatten()
 }

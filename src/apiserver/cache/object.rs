@@ -24,6 +24,8 @@ pub struct Stored {
     metadata_at: u16,
     /// Length of the object's protobuf message as it is served; 0 until somebody asked for it.
     protobuf_bytes: AtomicU32,
+    /// The store holds it in a form that is no longer made: encrypted with an old key, or not at all.
+    stale: bool,
     attributes: OnceLock<Box<Attributes>>,
 }
 
@@ -55,9 +57,21 @@ impl Stored {
             mod_revision,
             prefix_bytes,
             metadata_at,
+            stale: false,
             protobuf_bytes: AtomicU32::new(0),
             attributes: OnceLock::new(),
         })
+    }
+
+    /// An update writes it even if nothing changes.
+    #[must_use]
+    pub fn outdated(mut self) -> Stored {
+        self.stale = true;
+        self
+    }
+
+    pub fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// The same content at another revision: what a deletion shows.
@@ -69,6 +83,7 @@ impl Stored {
             prefix_bytes: self.prefix_bytes,
             metadata_at: self.metadata_at,
             protobuf_bytes: AtomicU32::new(0),
+            stale: self.stale,
             attributes: OnceLock::new(),
         }
     }

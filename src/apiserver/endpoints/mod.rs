@@ -34,6 +34,7 @@ pub async fn answer<B>(server: &ApiServer, request: &Request<B>) -> Result<Respo
         }
         ["version"] => Ok(respond::json(200, &version(server))),
         ["healthz" | "livez" | "readyz", ..] => Ok(health::answer(server, &parts, request.uri().query())),
+        ["metrics", "slis"] => Ok(metrics::slis(server, headers)),
         ["metrics"] => Ok(metrics::answer(server, headers)),
         ["openapi", ..] => openapi::answer(server, &parts, headers).await,
         [".well-known", "openid-configuration"] => {

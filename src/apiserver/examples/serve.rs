@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use apiserver::{
     AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, Config, KubeletClient, Limits,
-    RuntimeConfig, ServiceAccountOptions,
+    ProtectionOptions, RuntimeConfig, ServiceAccountOptions,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,6 +16,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use task::Shutdown;
+use tokio::signal::unix::{SignalKind, signal};
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,15 +29,24 @@ async fn main() -> Result<(), Failed> {
     let (directory, address): (&Path, SocketAddr) = (Path::new(&directory), address.parse()?);
     let shutdown = Shutdown::new();
     let authority = Authority::load_or_create(directory, "ca", "example")?;
-    let store = store::Store::open(store::Config::new(directory.join("db"), "example"), shutdown.clone()).await?;
     let listener = tokio::net::TcpListener::bind(address).await?;
     let mut config = config(&authority, address)?;
     let flags: Vec<String> = arguments.collect();
     config.apply_flags(flags.iter().map(String::as_str))?;
-    let server = ApiServer::start(config, store, shutdown.clone()).await?;
+    let stopping = task::delayed(&shutdown, config.protection.shutdown_delay);
+    let store = store::Store::open(store::Config::new(directory.join("db"), "example"), stopping.clone()).await?;
+    let server = ApiServer::start(config, store, stopping.clone()).await?;
+    server.stop_is_announced_by(shutdown.clone());
     let admin = authority.issue(&Profile::client("admin", &["system:masters"]))?;
     std::fs::write(directory.join("admin.kubeconfig"), kubeconfig(&authority, &admin, address))?;
-    server.serve(listener, shutdown).await;
+    let told = shutdown.clone();
+    task::spawn("signal", async move {
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            terminate.recv().await;
+            told.cancel();
+        }
+    });
+    server.serve(listener, stopping).await;
     Ok(())
 }
 
@@ -71,6 +81,7 @@ fn config(authority: &Authority, address: SocketAddr) -> Result<Config, Failed> 
         git_version: "v1.36.2+cluster".to_owned(),
         limits: Limits::default(),
         runtime_config: RuntimeConfig::default(),
+        protection: ProtectionOptions::default(),
     })
 }
 

@@ -29,8 +29,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 
+use crate::audit::Recording;
 use crate::config::Limits;
-use crate::metrics::Text;
+use crate::metrics::{Lasting, RequestSet, Text};
 
 pub use compile::Compiled;
 pub use controller::{keep_up, run};
@@ -63,7 +64,13 @@ pub struct Seat {
 }
 
 /// One of the places for watches and streams; dropping it gives it back.
-pub struct Place(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+#[expect(dead_code, reason = "held for its drop")]
+pub struct Place {
+    permit: OwnedSemaphorePermit,
+    /// What lasts is recorded to its end.
+    recording: Option<Recording>,
+    lasting: Lasting,
+}
 
 /// The client is to come again later (429).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,10 +139,10 @@ impl FlowControl {
     }
 
     /// A place for a watch or a stream.
-    pub fn place(&self) -> Result<Place, Failure> {
-        let place = self.long_running.clone().try_acquire_owned();
-        place
-            .map(Place)
+    pub fn place(&self, recording: Option<Recording>, figures: RequestSet) -> Result<Place, Failure> {
+        let permit = self.long_running.clone().try_acquire_owned();
+        permit
+            .map(|permit| Place { permit, recording, lasting: Lasting::new(figures) })
             .map_err(|_| Failure::too_many_requests("too many requests, please try again later", RETRY_AFTER_SECONDS))
     }
 
@@ -244,6 +251,39 @@ mod tests {
         let gone = tokio::time::timeout(Duration::from_secs(1), control.enter(&schema, &digest, WORK, 0)).await;
         assert!(gone.is_err());
         assert_eq!(schema.level.waiting(), (0, 0));
+    }
+
+    /// Many threads, few seats: never more in than there are seats, and nobody who waits is forgotten.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn nobody_is_overlooked_and_nobody_too_many_gets_in() {
+        use std::sync::atomic::AtomicU64;
+        const TASKS: usize = 100;
+        let control = Arc::new(control(80));
+        let user = Identity::user("jane", [""; 0]);
+        let schema = control.classify(&Digest { user: &user, verb: "get", about: POD }).unwrap();
+        let inside = Arc::new(AtomicU64::new(0));
+        let limit = schema.level.limit();
+        assert!(limit < TASKS as u64 / 2);
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|number| {
+                let (control, schema, inside) = (control.clone(), schema.clone(), inside.clone());
+                task::spawn("test-request", async move {
+                    let user = Identity::user(format!("user-{number}"), [""; 0]);
+                    let digest = Digest { user: &user, verb: "get", about: POD };
+                    for _ in 0..50 {
+                        let seat = control.enter(&schema, &digest, WORK, 0).await.unwrap();
+                        assert!(inside.fetch_add(1, Ordering::SeqCst) < limit);
+                        tokio::task::yield_now().await;
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        drop(seat);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+        assert_eq!((schema.level.in_use(), schema.level.waiting()), (0, (0, 0)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,19 +1,22 @@
 //! Connections: TLS, HTTP/1.1 and HTTP/2 by ALPN, upgrades, an orderly end.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use rand::RngExt;
 use rustls::{RootCertStore, ServerConfig};
+use socket2::{SockRef, TcpKeepalive};
 use task::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
 
 use crate::authn::{self, AnyClientCertificate, CertificateAuthenticator};
 use crate::config::{Config, Error};
@@ -28,10 +31,23 @@ const DRAIN_MAX: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Requests at the same time on one HTTP/2 connection (upstream: 250; a process with many watches needs more).
 const STREAMS_MAX: u32 = 1000;
+/// Headers of a request together, and the request line: more is answered with 431 or 414. HTTP/1.1 has at most 100.
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// Streams that the client reset and that were not looked at yet: one more ends the connection (CVE-2023-44487).
+const RESETS_PENDING_MAX: usize = 20;
+/// The same for streams that were reset here for what the client did.
+const RESETS_LOCAL_MAX: usize = 1024;
+/// Peers that say nothing for so long are asked by the kernel whether they are there (upstream's), so that HTTP/1.1
+/// watches of dead ones end.
+const KEEPALIVE: Duration = Duration::from_secs(180);
 /// Quiet HTTP/2 connections are pinged, so that dead peers are noticed.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Stands with the answer to somebody who is not known. They get no second request over one HTTP/2 connection, which
+/// is the protocol that is easily abused (CVE-2023-44487; upstream: `UnauthenticatedHTTP2DOSMitigation`).
+#[derive(Clone, Copy, Debug)]
+pub struct Stranger;
 
 /// TLS for the server's port.
 pub struct Tls {
@@ -75,15 +91,15 @@ impl Tls {
 
 /// Takes connections until `shutdown`, then ends those that stand.
 pub async fn serve(server: ApiServer, listener: TcpListener, shutdown: Shutdown) {
-    let graceful = GracefulShutdown::new();
+    let (connections, draining) = (TaskTracker::new(), Shutdown::new());
     let places = Arc::new(Semaphore::new(server.limits().connections_max));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -94,21 +110,30 @@ pub async fn serve(server: ApiServer, listener: TcpListener, shutdown: Shutdown)
             tracing::warn!("too many connections; one is refused");
             continue;
         };
-        let (server, watcher) = (server.clone(), graceful.watcher());
-        task::spawn("api-connection", async move {
-            connection(server, stream, watcher).await;
-            drop(place);
-        });
+        let (server, draining) = (server.clone(), draining.clone());
+        task::spawn(
+            "api-connection",
+            connections.track_future(async move {
+                connection(server, stream, remote.ip(), draining).await;
+                drop(place);
+            }),
+        );
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN_MAX, graceful.shutdown()).await.is_err() {
+    draining.cancel();
+    connections.close();
+    if tokio::time::timeout(DRAIN_MAX, connections.wait()).await.is_err() {
         tracing::debug!("connections with open watches or streams are cut");
     }
 }
 
-async fn connection(server: ApiServer, stream: TcpStream, watcher: hyper_util::server::graceful::Watcher) {
+async fn connection(server: ApiServer, stream: TcpStream, remote: IpAddr, draining: Shutdown) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
+    }
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
+        tracing::debug!(%error, "SO_KEEPALIVE");
     }
     let tls = server.tls();
     let stream = match tokio::time::timeout(HANDSHAKE_MAX, tls.acceptor.accept(stream)).await {
@@ -121,9 +146,21 @@ async fn connection(server: ApiServer, stream: TcpStream, watcher: hyper_util::s
     };
     let peer = tls.certificates.peer(stream.get_ref().1.peer_certificates());
     let limits = *server.limits();
+    let goes_away = Arc::new(Notify::new());
+    let leaves = goes_away.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
-        async move { Ok::<_, std::convert::Infallible>(pipeline::handle(server, peer, request).await) }
+        let multiplexed = request.version() == Version::HTTP_2;
+        // Clients of a server that others stand beside come to all of them in time.
+        let chosen = multiplexed && limits.goaway_chance > 0.0 && rand::rng().random_bool(limits.goaway_chance);
+        let leaves = leaves.clone();
+        async move {
+            let response = pipeline::handle(server, peer, remote, request).await;
+            if chosen || (multiplexed && response.extensions().get::<Stranger>().is_some()) {
+                leaves.notify_one();
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -136,10 +173,24 @@ async fn connection(server: ApiServer, stream: TcpStream, watcher: hyper_util::s
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_BYTES_MAX)
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(RESETS_LOCAL_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
+    let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = async { tokio::select! { () = draining.cancelled() => {}, () = goes_away.notified() => {} } } => {
+            // What is under way ends, nothing new begins (HTTP/2: GOAWAY).
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "connection");
     }
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

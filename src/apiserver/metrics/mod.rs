@@ -2,11 +2,19 @@
 //!
 //! What is counted stands with what does the counting; `endpoints::metrics` collects it when somebody asks.
 
+mod labels;
+mod process;
+mod requests;
 mod text;
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::admission::Operation;
+
+pub use labels::ByLabels;
+pub use process::write as write_process;
+pub use requests::{Lasting, RequestSet, Requests};
 pub use text::{Kind, Text};
 
 /// Goes up.
@@ -34,6 +42,83 @@ pub struct Buckets {
     pub per_unit: f64,
 }
 
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1000 * MS;
+
+/// Upstream's buckets of `apiserver_request_duration_seconds`.
+pub static REQUEST_SECONDS: Buckets = Buckets {
+    bounds: &[
+        5 * MS,
+        25 * MS,
+        50 * MS,
+        100 * MS,
+        200 * MS,
+        400 * MS,
+        600 * MS,
+        800 * MS,
+        SECOND,
+        1250 * MS,
+        1500 * MS,
+        2 * SECOND,
+        3 * SECOND,
+        4 * SECOND,
+        5 * SECOND,
+        6 * SECOND,
+        8 * SECOND,
+        10 * SECOND,
+        15 * SECOND,
+        20 * SECOND,
+        30 * SECOND,
+        45 * SECOND,
+        60 * SECOND,
+    ],
+    per_unit: 1e9,
+};
+
+/// Upstream's buckets of `apiserver_admission_step_admission_duration_seconds`.
+static ADMISSION_SECONDS: Buckets =
+    Buckets { bounds: &[5 * MS, 25 * MS, 100 * MS, 500 * MS, SECOND, 2500 * MS], per_unit: 1e9 };
+
+/// What is counted in more than one place.
+pub struct Metrics {
+    pub requests: Requests,
+    /// By operation, group and resource.
+    pub storage: ByLabels<3, StorageFigures>,
+    /// Results of health checks, by check, result and endpoint.
+    pub health_results: ByLabels<3, Counter>,
+    /// Whether a check is passed, by check and endpoint.
+    pub health: ByLabels<2, Gauge>,
+    /// By operation, whether it was refused, and step.
+    pub admission: ByLabels<3, Histogram>,
+}
+
+/// One operation of the store.
+pub struct StorageFigures {
+    pub duration: Histogram,
+    pub errors: Counter,
+}
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        Metrics {
+            requests: Requests::new(),
+            storage: ByLabels::new(|| StorageFigures {
+                duration: Histogram::new(&REQUEST_SECONDS),
+                errors: Counter::default(),
+            }),
+            health_results: ByLabels::new(Counter::default),
+            health: ByLabels::new(Gauge::default),
+            admission: ByLabels::new(|| Histogram::new(&ADMISSION_SECONDS)),
+        }
+    }
+
+    /// A step of admission is done.
+    pub fn admitted(&self, step: &str, operation: Operation, admitted: bool, took: Duration) {
+        let refused = if admitted { "false" } else { "true" };
+        self.admission.get([operation.as_str(), refused, step]).figures.observe_duration(took);
+    }
+}
+
 impl Counter {
     pub fn inc(&self) {
         self.add(1);
@@ -51,6 +136,10 @@ impl Counter {
 impl Gauge {
     pub fn add(&self, more: i64) {
         self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Ordering::Relaxed);
     }
 
     pub fn get(&self) -> i64 {

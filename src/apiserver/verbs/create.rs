@@ -75,7 +75,7 @@ async fn write(
         let key = Bytes::from(request.key(&name)?);
         let stored = encoded(row, &object, key.clone(), 0)?;
         if request.call.options.dry_run {
-            return match storage.peek(&request.key(&name)?, request.prefix_bytes())? {
+            return match storage.peek(&request.key(&name)?, request.prefix_bytes()).await? {
                 None => in_version(request.server, row, stored).await,
                 Some(_) => Err(Failure::already_exists(&row.resource.group, &row.resource.plural, &name)),
             };

@@ -59,6 +59,7 @@ pub enum Answered {
 }
 
 /// A list before it is written out.
+#[derive(Clone)]
 pub struct Listed {
     pub row: Arc<Row>,
     pub objects: Vec<Arc<Stored>>,

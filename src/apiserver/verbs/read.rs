@@ -10,6 +10,7 @@ use store::{KeyRange, Range};
 
 use super::{Answered, Listed, Outcome, Request, Selection, convert, in_version};
 use crate::cache::Stored;
+use crate::encryption;
 use crate::failures;
 
 /// Objects read from the store at once when a selector leaves many of them out.
@@ -127,11 +128,14 @@ async fn page(request: &Request<'_>, selection: &Selection, at: u64, after: Opti
         more = outcome.more;
         remaining = outcome.count.saturating_sub(outcome.kvs.len());
         let read = outcome.kvs.len();
+        let at_rest = request.server.storage().at_rest();
+        at_rest.prepare(outcome.kvs.iter()).await.map_err(|error| encryption::failure(&error))?;
         for (index, kv) in outcome.kvs.into_iter().enumerate() {
             let mut next = kv.key.to_vec();
             next.push(0);
             start = next.into();
-            let Some(stored) = Stored::new(kv.key, kv.value, kv.mod_revision, request.prefix_bytes()) else { continue };
+            let stored = at_rest.open(kv, request.prefix_bytes()).map_err(|error| encryption::failure(&error))?;
+            let Some(stored) = stored else { continue };
             let mut stored = Arc::new(stored);
             if selection.looks_into(row) {
                 stored = in_version(request.server, row, stored).await?;

@@ -472,3 +472,47 @@ async fn services_share_no_address_and_no_port_and_give_them_back() {
     assert_eq!(plain["spec"]["clusterIP"], again["spec"]["clusterIP"]);
     assert!(plain["spec"]["ports"][0].get("nodePort").is_none());
 }
+
+#[tokio::test]
+async fn ten_thousand_watches_see_a_write() {
+    const WATCHES: usize = 10_000;
+    let fixture = Fixture::start().await;
+    let watches: Vec<_> = (0..WATCHES)
+        .map(|_| fixture.server.watch(&fixture.admin, fixture.ask(Verb::Watch, "", "configmaps", None)))
+        .collect();
+    fixture.create("", "configmaps", json!({"metadata": {"name": "a"}})).await.unwrap();
+    let mut seen = futures::stream::select_all(watches).take(WATCHES);
+    let mut bytes = std::collections::BTreeSet::new();
+    while let Some(event) = seen.next().await {
+        bytes.insert(event.unwrap().object.json.to_vec());
+    }
+    assert_eq!(bytes.len(), 1, "all see the same");
+}
+
+#[tokio::test]
+async fn patches_that_explode_are_refused() {
+    let fixture = Fixture::start().await;
+    fixture
+        .create("", "configmaps", json!({"metadata": {"name": "a"}, "data": {"a": "x".repeat(1000)}}))
+        .await
+        .unwrap();
+    let copies = |count: usize| -> Value {
+        (0..count).map(|number| json!({"op": "copy", "from": "/data", "path": format!("/data/{number}")})).collect()
+    };
+    let refused = fixture.patch(PatchKind::Json, "", "configmaps/a", copies(10_001)).await.unwrap_err();
+    assert_eq!(refused.code, 413);
+    assert!(refused.message.ends_with("The allowed maximum operations in a JSON patch is 10000, got 10001"));
+    // Each doubles what is there.
+    let refused = fixture.patch(PatchKind::Json, "", "configmaps/a", copies(40)).await.unwrap_err();
+    assert_eq!(refused.code, 422);
+    // Lists that are merged by key, with very many keys.
+    let pod = json!({
+        "metadata": {"name": "p"},
+        "spec": {"serviceAccountName": "default", "containers": [{"name": "c", "image": "i"}]},
+    });
+    let fixture = fixture.with_account().await;
+    fixture.create("", "pods", pod).await.unwrap();
+    let many: Vec<Value> = (0..20_000).map(|number| json!({"name": format!("v{number}"), "emptyDir": {}})).collect();
+    let refused = fixture.patch(PatchKind::Strategic, "", "pods/p", json!({"spec": {"volumes": many}})).await;
+    assert_eq!(refused.unwrap_err().code, 422);
+}

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use api::{Failure, FieldError, Fields, PatchKind};
+use api::{Failure, FieldError, Fields, PatchKind, Reason};
+use schema::patch::JsonPatchError;
 use serde_json::Value;
 
 use super::typed::{self, Strictness};
@@ -178,7 +179,7 @@ async fn decide(
         let shown = encoded(row, &object, current.key.clone(), current.mod_revision)?;
         return Ok(Some(Outcome::stored(200, shown).warning(warnings)));
     }
-    if same(&object, old) && convert::is_in_storage_version(row, current) {
+    if same(&object, old) && convert::is_in_storage_version(row, current) && !current.is_stale() {
         let unchanged = in_version(server, row, current.clone()).await?;
         return Ok(Some(Outcome::stored(200, unchanged).warning(warnings)));
     }
@@ -312,8 +313,12 @@ fn patched(request: &Request<'_>, old: &Value, kind: PatchKind, body: &Value) ->
     match kind {
         PatchKind::Json => {
             let bytes = serde_json::to_vec(body).map_err(Failure::internal)?;
-            let patch = schema::patch::JsonPatch::parse(&bytes)
-                .map_err(|error| Failure::bad_request(format!("error decoding patch: {error}")))?;
+            let patch = schema::patch::JsonPatch::parse(&bytes).map_err(|error| match error {
+                JsonPatchError::TooMany(_) => {
+                    Failure::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {error}"))
+                }
+                error => Failure::bad_request(error.to_string()),
+            })?;
             patch.apply(&mut object).map_err(|error| {
                 let error = FieldError::invalid("patch", body, &error.to_string());
                 let mut failure = Failure::invalid(group, &row.kind, name, vec![error]);
