@@ -114,12 +114,23 @@ pub struct Call {
     pub name: Option<String>,
     /// The object, the patch, or the `DeleteOptions`.
     pub body: Option<Value>,
+    /// What the body had twice, as findings say it; the last counts.
+    pub repeated: Vec<String>,
     pub options: Options,
 }
 
 impl Call {
     pub fn new(verb: Verb, resource: Resource) -> Call {
-        Call { verb, resource, subresource: None, namespace: None, name: None, body: None, options: Options::default() }
+        Call {
+            verb,
+            resource,
+            subresource: None,
+            namespace: None,
+            name: None,
+            body: None,
+            repeated: Vec::new(),
+            options: Options::default(),
+        }
     }
 }
 

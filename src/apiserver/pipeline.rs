@@ -267,6 +267,7 @@ impl Asked {
             subresource: target.subresource.clone().map(Into::into),
             namespace: target.namespace.clone(),
             name: target.name.clone(),
+            repeated: Vec::new(),
             body: None,
             options,
         };
@@ -375,8 +376,19 @@ async fn short(
     if matches!(call.verb, Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection) {
         let limits = server.limits();
         let bytes = body::read(incoming, &parts.headers, limits.body_bytes_max, limits.body_read_max).await?;
-        let (body, found) = decode(&row, &call, &parts.headers, &bytes)?;
-        (call.body, warnings) = (body, found);
+        let (body, repeated) = decode(&row, &call, &parts.headers, &bytes)?;
+        call.body = body;
+        // Of objects it is said together with what else is wrong with their fields.
+        if row.stored
+            && (matches!(
+                (call.verb, call.subresource.as_deref()),
+                (Verb::Create, None) | (Verb::Update, None | Some("status"))
+            ))
+        {
+            call.repeated = repeated;
+        } else {
+            warnings = repeated_fields(&row, &call, repeated)?;
+        }
         if let (Some(recording), Some(body)) = (recording, &call.body) {
             recording.request(body, matches!(call.verb, Verb::Create | Verb::Update));
         }
@@ -471,7 +483,7 @@ async fn long_running(
     Ok(response)
 }
 
-/// The body as a value, with warnings about fields that occur twice.
+/// The body as a value, with findings about fields that occur twice.
 fn decode(
     row: &Arc<Row>,
     call: &Call,
@@ -511,30 +523,50 @@ fn decode(
         };
         Failure::bad_request(format!("{what}: {error}"))
     };
-    let (value, duplicates) = if yaml && !begins_as_json {
-        let text = std::str::from_utf8(bytes).map_err(|error| broken(&error))?;
-        (serde_saphyr::from_str::<Value>(text).map_err(|error| broken(&error))?, Vec::new())
-    } else {
-        let decoded = schema::validation::decode(bytes).map_err(|error| broken(&error))?;
-        (decoded.value, decoded.duplicates)
-    };
-    let mut warnings = Vec::new();
-    if !duplicates.is_empty() {
-        match Strictness::parse(call.options.field_validation.as_deref())? {
-            Strictness::Ignore => {}
-            Strictness::Warn => {
-                warnings.extend(duplicates.iter().map(|path| schema::validation::duplicate_field(path)));
-            }
-            Strictness::Strict => {
-                if let Some(error) = schema::validation::strict_error(&duplicates, &[]) {
-                    let (kind, version) = (&row.kind, &row.resource.version);
-                    let message = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}");
-                    return Err(Failure::bad_request(message));
-                }
-            }
+    let json = schema::validation::decode(bytes);
+    match json {
+        Ok(decoded) if !yaml || begins_as_json => {
+            let repeated = decoded.duplicates.iter().map(|path| schema::validation::duplicate_field(path));
+            Ok((Some(decoded.value), repeated.collect()))
+        }
+        Err(error) if !yaml => Err(broken(&error)),
+        _ => {
+            let text = std::str::from_utf8(bytes).map_err(|error| broken(&error))?;
+            let (value, repeated) = of_yaml(text).map_err(|error| broken(&error))?;
+            Ok((Some(value), repeated.into_iter().collect()))
         }
     }
-    Ok((Some(value), warnings))
+}
+
+/// A document, and what is said if it has a key twice.
+fn of_yaml(text: &str) -> Result<(Value, Option<String>), serde_saphyr::Error> {
+    let error = match serde_saphyr::from_str::<Value>(text) {
+        Ok(value) => return Ok((value, None)),
+        Err(error) => error,
+    };
+    let serde_saphyr::Error::DuplicateMappingKey { key, location } = error.without_snippet() else { return Err(error) };
+    let key = key.as_deref().unwrap_or_default();
+    let said = format!("yaml: unmarshal errors:\n  line {}: key {key:?} already set in map", location.line());
+    let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins };
+    Ok((serde_saphyr::from_str_with_options(text, options)?, Some(said)))
+}
+
+/// Refuses a body that has fields twice, or warns, as the client wants it.
+fn repeated_fields(row: &Row, call: &Call, repeated: Vec<String>) -> Result<Vec<String>, Failure> {
+    let Some(error) = schema::validation::strict_error(&repeated) else { return Ok(repeated) };
+    match Strictness::parse(call.options.field_validation.as_deref())? {
+        Strictness::Ignore => Ok(Vec::new()),
+        Strictness::Warn => Ok(repeated),
+        Strictness::Strict if call.options.patch == Some(PatchKind::Apply) => {
+            let why = repeated.join(", ");
+            Err(Failure::bad_request(format!("error strict decoding YAML: error converting YAML to JSON: {why}")))
+        }
+        Strictness::Strict => {
+            let (kind, version) = (&row.kind, &row.resource.version);
+            let message = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}");
+            Err(Failure::bad_request(message))
+        }
+    }
 }
 
 /// The field manager of a client that names none: the program's name in its user agent.

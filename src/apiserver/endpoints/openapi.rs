@@ -179,6 +179,9 @@ fn path_of(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
+const CONVENTIONS: &str = "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
+const LIST_METADATA: &str = "Standard list metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+
 /// The definitions of a custom resource and of its list.
 fn custom_kinds(row: &Row, v2: bool, describe: &dyn Fn(&str, Option<&str>) -> Option<String>) -> Vec<CustomKind> {
     let Some(compiled) = row.custom.as_ref().and_then(|version| version.compiled()) else { return Vec::new() };
@@ -191,9 +194,12 @@ fn custom_kinds(row: &Row, v2: bool, describe: &dyn Fn(&str, Option<&str>) -> Op
     let gvk = |kind: &str| json!([{"group": group, "version": version, "kind": kind}]);
     definition.insert("x-kubernetes-group-version-kind".to_owned(), gvk(&row.kind));
     let selectable: Vec<Value> = row.selectable_fields.iter().map(|field| json!({"fieldPath": field.label})).collect();
-    if !v2 && !selectable.is_empty() {
-        definition.insert("x-kubernetes-selectable-fields".to_owned(), selectable.into());
-    }
+    let with_selectable = |definition: &mut serde_json::Map<String, Value>| {
+        if !selectable.is_empty() {
+            definition.insert("x-kubernetes-selectable-fields".to_owned(), selectable.clone().into());
+        }
+    };
+    with_selectable(&mut definition);
     let prefix = if v2 { "#/definitions/" } else { "#/components/schemas/" };
     let reference = |name: &str| {
         let reference = json!({"$ref": format!("{prefix}{name}")});
@@ -208,18 +214,21 @@ fn custom_kinds(row: &Row, v2: bool, describe: &dyn Fn(&str, Option<&str>) -> Op
     };
     let items = json!({"type": "array", "items": {"$ref": format!("{prefix}{name}")}});
     let metadata = reference("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta");
-    let list = json!({
+    let mut list = json!({
         "type": "object",
         "description": format!("{} is a list of {}", row.list_kind, row.kind),
         "required": ["items"],
         "properties": {
             "apiVersion": with_text(json!({"type": "string"}), texts("apiVersion")),
             "kind": with_text(json!({"type": "string"}), texts("kind")),
-            "metadata": with_text(metadata, None),
-            "items": with_text(items, Some(format!("List of {}.", row.resource.plural))),
+            "metadata": with_text(metadata, Some(LIST_METADATA.to_owned())),
+            "items": with_text(items, Some(format!("List of {}. More info: {CONVENTIONS}", row.resource.plural))),
         },
         "x-kubernetes-group-version-kind": gvk(&row.list_kind),
     });
+    if let Some(list) = list.as_object_mut() {
+        with_selectable(list);
+    }
     let kind = |kind: &str, name: String, definition: Value| CustomKind {
         group: group.to_owned(),
         version: version.to_owned(),

@@ -17,7 +17,7 @@ pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
     let mut object = request.call.body.take().ok_or_else(|| Failure::bad_request("the body is empty"))?;
     let strictness = Strictness::parse(request.call.options.field_validation.as_deref())?;
     let row = request.row.clone();
-    let warnings = typed::check_row(&mut object, &row, &[], strictness)?;
+    let warnings = typed::check_row(&mut object, &row, &request.call.repeated, strictness)?;
     check_place(&request, &mut object)?;
     row.default(&mut object);
     if !object.part("metadata").text("resourceVersion").is_empty() {

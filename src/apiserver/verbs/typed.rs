@@ -41,11 +41,11 @@ pub fn of_row(row: &Row) -> Option<TypeRef<'_>> {
 pub fn check_row(
     object: &mut Value,
     row: &Row,
-    duplicates: &[String],
+    repeated: &[String],
     strictness: Strictness,
 ) -> Result<Vec<String>, Failure> {
     let gvk = [row.resource.group.as_ref(), row.resource.version.as_ref(), row.kind.as_ref()];
-    let Some(custom) = &row.custom else { return check(object, gvk, duplicates, strictness) };
+    let Some(custom) = &row.custom else { return check(object, gvk, repeated, strictness) };
     complete_type(object, gvk)?;
     let [_, version, kind] = gvk;
     let mut unknown = Vec::new();
@@ -58,7 +58,8 @@ pub fn check_row(
         drop_nulls(metadata);
     }
     unknown.extend(custom.coerce(object).map_err(|error| cannot(kind, version, &error.to_string()))?);
-    report(gvk, duplicates, &unknown, strictness)
+    // Objects without a type in the program are decoded first and looked at then.
+    report(gvk, repeated.iter().cloned().chain(texts(&unknown)).collect(), strictness)
 }
 
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
@@ -71,7 +72,7 @@ fn cannot(kind: &str, version: &str, why: &str) -> Failure {
 pub fn check(
     object: &mut Value,
     gvk: [&str; 3],
-    duplicates: &[String],
+    repeated: &[String],
     strictness: Strictness,
 ) -> Result<Vec<String>, Failure> {
     complete_type(object, gvk)?;
@@ -80,7 +81,11 @@ pub fn check(
     validation::check_types(object, ty).map_err(|error| cannot(kind, version, &error.to_string()))?;
     let unknown = validation::prune_unknown(object, ty);
     drop_nulls(object);
-    report(gvk, duplicates, &unknown, strictness)
+    report(gvk, texts(&unknown).chain(repeated.iter().cloned()).collect(), strictness)
+}
+
+fn texts(unknown: &[String]) -> impl Iterator<Item = String> {
+    unknown.iter().map(|path| validation::unknown_field(path))
 }
 
 /// Completes `kind` and `apiVersion` and refuses others than the expected.
@@ -107,20 +112,16 @@ fn complete_type(object: &mut Value, [group, version, kind]: [&str; 3]) -> Resul
 /// What is said about fields that are there twice or not known.
 fn report(
     [_, version, kind]: [&str; 3],
-    duplicates: &[String],
-    unknown: &[String],
+    findings: Vec<String>,
     strictness: Strictness,
 ) -> Result<Vec<String>, Failure> {
     match strictness {
         Strictness::Ignore => Ok(Vec::new()),
-        Strictness::Strict => match validation::strict_error(duplicates, unknown) {
+        Strictness::Strict => match validation::strict_error(&findings) {
             Some(error) => Err(cannot(kind, version, &error)),
             None => Ok(Vec::new()),
         },
-        Strictness::Warn => {
-            let unknown = unknown.iter().map(|path| validation::unknown_field(path));
-            Ok(duplicates.iter().map(|path| validation::duplicate_field(path)).chain(unknown).collect())
-        }
+        Strictness::Warn => Ok(findings),
     }
 }
 

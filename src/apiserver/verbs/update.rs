@@ -88,7 +88,7 @@ async fn edit(request: Request<'_>, mut change: Change<'_>, attempts: usize) -> 
     let strictness = Strictness::parse(request.call.options.field_validation.as_deref())?;
     let mut warnings = Vec::new();
     if let Change::Replace(object) = &mut change {
-        warnings = typed::check_row(object, &request.row, &[], strictness)?;
+        warnings = typed::check_row(object, &request.row, &request.call.repeated, strictness)?;
         place(&request, &name, object)?;
         request.row.default(object);
     }
