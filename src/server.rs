@@ -9,8 +9,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use api::Verb;
 use apiserver::{
-    AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, BearerToken, Identity, KubeletClient,
-    Limits, ProtectionOptions, RuntimeConfig, ServiceAccountOptions,
+    AdmissionOptions, AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, BearerToken,
+    Identity, KubeletClient, Limits, ProtectionOptions, RuntimeConfig, ServiceAccountOptions,
 };
 use client::{Backend, Client, Informers, Patch, Scope};
 use controllers::Served;
@@ -240,6 +240,7 @@ fn apiserver_config(
             .map(|token| BearerToken { token, identity: bootstrap.clone() })
             .collect(),
         authentication: AuthenticationOptions::default(),
+        admission: AdmissionOptions::default(),
         aggregation: AggregationOptions {
             client_certificate: Arc::new(certificates.to_aggregated),
             authorities_pem: keys.front_proxy.cert_pem().to_owned(),

@@ -1,5 +1,6 @@
 //! What the API server is told when it starts.
 
+mod admission;
 mod aggregation;
 mod authentication;
 mod authorization;
@@ -17,6 +18,8 @@ use rustls::RootCertStore;
 use rustls::client::ResolvesClientCert;
 use rustls::server::ResolvesServerCert;
 
+pub(crate) use admission::PLUGINS;
+pub use admission::{AdmissionOptions, PodSecurityOptions};
 pub use aggregation::AggregationOptions;
 pub use authentication::{
     AuthenticationOptions, OidcOptions, RequestHeaderOptions, ServiceAccountOptions, TokenWebhookOptions,
@@ -50,6 +53,7 @@ pub struct Config {
     /// Bearer tokens that stand for an identity, such as the one with which nodes join.
     pub bearer_tokens: Vec<BearerToken>,
     pub authentication: AuthenticationOptions,
+    pub admission: AdmissionOptions,
     pub aggregation: AggregationOptions,
     pub authorization: AuthorizationOptions,
     /// What `/version` says, such as `v1.36.2+cluster1`.

@@ -5,6 +5,7 @@
 //! A flag that is given replaces the default, also where it is a list. Files that flags name are read when the server
 //! starts.
 
+mod admission;
 mod audit;
 mod authentication;
 mod authorization;
@@ -21,8 +22,8 @@ pub use duration::parse as parse_duration;
 use crate::config::Config;
 
 /// The tables, one for each part of the server.
-const TABLES: [&[Flag]; 5] =
-    [audit::FLAGS, authentication::FLAGS, authorization::FLAGS, protection::FLAGS, runtime::FLAGS];
+const TABLES: [&[Flag]; 6] =
+    [admission::FLAGS, audit::FLAGS, authentication::FLAGS, authorization::FLAGS, protection::FLAGS, runtime::FLAGS];
 
 /// How alike two names must be for one to be taken for the other, mistyped.
 const SIMILAR_ENOUGH: f64 = 0.8;

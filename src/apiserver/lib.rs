@@ -45,8 +45,9 @@ mod webhook;
 
 pub use authn::TokenFileError;
 pub use config::{
-    AggregationOptions, AuthenticationOptions, AuthorizationMode, AuthorizationOptions, BearerToken, Config, Error,
-    KubeletClient, Limits, ProtectionOptions, RequestHeaderOptions, RuntimeConfig, ServiceAccountOptions,
+    AdmissionOptions, AggregationOptions, AuthenticationOptions, AuthorizationMode, AuthorizationOptions, BearerToken,
+    Config, Error, KubeletClient, Limits, PodSecurityOptions, ProtectionOptions, RequestHeaderOptions, RuntimeConfig,
+    ServiceAccountOptions,
 };
 pub use flags::FlagError;
 pub use identity::Identity;

@@ -22,8 +22,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::authn::Peer;
 use crate::config::{
-    AggregationOptions, AuthenticationOptions, AuthorizationOptions, BearerToken, Config, KubeletClient, Limits,
-    ProtectionOptions, RuntimeConfig, ServiceAccountOptions,
+    AdmissionOptions, AggregationOptions, AuthenticationOptions, AuthorizationOptions, BearerToken, Config,
+    KubeletClient, Limits, ProtectionOptions, RuntimeConfig, ServiceAccountOptions,
 };
 use crate::identity::Identity;
 use crate::pipeline;
@@ -271,6 +271,7 @@ pub fn config(range: &str) -> Config {
         kubelet_client: KubeletClient { certificate: Arc::new(Live::new(&client).unwrap()), authorities: roots },
         bearer_tokens: vec![BearerToken { token: TOKEN.to_owned(), identity: Identity::master("tester") }],
         authentication: AuthenticationOptions::default(),
+        admission: AdmissionOptions::default(),
         aggregation: AggregationOptions {
             client_certificate: Arc::new(Live::new(&proxy_client).unwrap()),
             authorities_pem: front_proxy.cert_pem().to_owned(),

@@ -3,18 +3,38 @@
 use api::{Failure, Fields};
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, all};
+use super::objects::{Class, Objects, default_class};
+use super::{Attributes, Operation, Plugin};
 use crate::cache::Cache;
 
 const MARK: &str = "storageclass.kubernetes.io/is-default-class";
+const OLD_MARK: &str = "storageclass.beta.kubernetes.io/is-default-class";
 const OLD_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
-pub struct DefaultStorageClass;
+pub struct DefaultStorageClass {
+    classes: Objects<Class>,
+}
+
+impl DefaultStorageClass {
+    pub fn new(cache: &Cache) -> DefaultStorageClass {
+        DefaultStorageClass { classes: Objects::new(cache, "/registry/storageclasses/", read) }
+    }
+}
+
+fn read(class: &Value) -> Class {
+    let metadata = class.part("metadata");
+    let annotations = metadata.part("annotations");
+    Class {
+        name: metadata.text("name").to_owned(),
+        created: metadata.text("creationTimestamp").to_owned(),
+        is_default: annotations.text(MARK) == "true" || annotations.text(OLD_MARK) == "true",
+    }
+}
 
 impl Plugin for DefaultStorageClass {
     fn mutate(
         &self,
-        cache: &Cache,
+        _cache: &Cache,
         attributes: &mut Attributes<'_>,
         object: &mut Value,
         _old: Option<&Value>,
@@ -27,15 +47,8 @@ impl Plugin for DefaultStorageClass {
         if named {
             return Ok(());
         }
-        let classes = all(cache, "/registry/storageclasses/", None).into_iter();
-        let default = classes
-            .filter(|class| class.part("metadata").part("annotations").text(MARK) == "true")
-            .max_by_key(|class| {
-                let metadata = class.part("metadata");
-                (metadata.text("creationTimestamp").to_owned(), std::cmp::Reverse(metadata.text("name").to_owned()))
-            });
-        if let (Some(class), Some(spec)) = (default, object.object("spec")) {
-            spec.set("storageClassName", class.part("metadata").text("name"));
+        if let (Some(class), Some(spec)) = (default_class(&self.classes), object.object("spec")) {
+            spec.set("storageClassName", class.name.as_str());
         }
         Ok(())
     }

@@ -6,15 +6,24 @@
 //! those changes the object, the whole chain goes round once more.
 
 mod attributes;
+mod certificates;
+mod claim_resize;
 pub mod connect;
+mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod objects;
+mod pod_security;
+mod pod_topology_labels;
 pub mod policy;
 mod priority;
+mod resource_quota;
+mod runtime_class;
 mod service_account;
+mod service_account_secrets;
 mod storage_in_use_protection;
 mod taint_nodes;
 mod webhooks;
@@ -29,6 +38,7 @@ use serde_json::Value;
 pub use attributes::{Attributes, Operation, Reinvocation, kind_of};
 
 use crate::cache::Cache;
+use crate::config::AdmissionOptions;
 use crate::failures;
 use crate::metrics::Text;
 use crate::server::ApiServer;
@@ -92,31 +102,53 @@ pub trait Stage: Send + Sync {
 pub struct Admission {
     cache: Arc<Cache>,
     plugins: Vec<Box<dyn Plugin>>,
+    signers: certificates::Signers,
     stages: Vec<Box<dyn Stage>>,
     webhook_figures: Arc<webhooks::Figures>,
 }
 
 impl Admission {
-    pub fn new(cache: Arc<Cache>) -> Admission {
-        let plugins: Vec<Box<dyn Plugin>> = vec![
-            Box::new(namespace_lifecycle::NamespaceLifecycle),
-            Box::new(node_restriction::NodeRestriction),
-            Box::new(taint_nodes::TaintNodesByCondition),
-            Box::new(limit_ranger::LimitRanger),
-            Box::new(service_account::ServiceAccount),
-            Box::new(default_toleration_seconds::DefaultTolerationSeconds),
-            Box::new(priority::Priority),
-            Box::new(default_storage_class::DefaultStorageClass),
-            Box::new(storage_in_use_protection::StorageObjectInUseProtection),
+    /// The plugins that are switched on, in upstream's order.
+    pub fn new(cache: Arc<Cache>, options: &AdmissionOptions) -> Admission {
+        let cached: &Cache = &cache;
+        let toleration_seconds = options.toleration_seconds;
+        let pod_security = options.pod_security.clone();
+        let all: Vec<(&str, Box<dyn Plugin>)> = vec![
+            ("NamespaceLifecycle", Box::new(namespace_lifecycle::NamespaceLifecycle::new(cached))),
+            ("LimitRanger", Box::new(limit_ranger::LimitRanger::new(cached))),
+            ("ServiceAccount", Box::new(service_account::ServiceAccount::new(cached))),
+            ("NodeRestriction", Box::new(node_restriction::NodeRestriction)),
+            ("TaintNodesByCondition", Box::new(taint_nodes::TaintNodesByCondition)),
+            ("PodSecurity", Box::new(pod_security::PodSecurity::new(cached, pod_security))),
+            ("Priority", Box::new(priority::Priority::new(cached))),
+            (
+                "DefaultTolerationSeconds",
+                Box::new(default_toleration_seconds::DefaultTolerationSeconds::new(toleration_seconds)),
+            ),
+            ("DefaultStorageClass", Box::new(default_storage_class::DefaultStorageClass::new(cached))),
+            ("StorageObjectInUseProtection", Box::new(storage_in_use_protection::StorageObjectInUseProtection)),
+            ("PersistentVolumeClaimResize", Box::new(claim_resize::PersistentVolumeClaimResize::new(cached))),
+            ("RuntimeClass", Box::new(runtime_class::RuntimeClass::new(cached))),
+            ("CertificateSubjectRestriction", Box::new(certificates::CertificateSubjectRestriction)),
+            ("DefaultIngressClass", Box::new(default_ingress_class::DefaultIngressClass::new(cached))),
+            ("PodTopologyLabels", Box::new(pod_topology_labels::PodTopologyLabels::new(cached))),
         ];
+        let plugins = all.into_iter().filter(|(name, _)| options.is_on(name)).map(|(_, plugin)| plugin).collect();
+        let signers = certificates::Signers {
+            approval: options.is_on("CertificateApproval"),
+            signing: options.is_on("CertificateSigning"),
+        };
         let webhook_figures = Arc::new(webhooks::Figures::default());
-        let stages: Vec<Box<dyn Stage>> = vec![
-            Box::new(policy::MutatingAdmissionPolicy::new(&cache)),
-            Box::new(webhooks::MutatingAdmissionWebhook::new(&cache, webhook_figures.clone())),
-            Box::new(policy::ValidatingAdmissionPolicy::new(&cache)),
-            Box::new(webhooks::ValidatingAdmissionWebhook::new(&cache, webhook_figures.clone())),
+        let figures = || webhook_figures.clone();
+        let all: Vec<(&str, Box<dyn Stage>)> = vec![
+            ("MutatingAdmissionPolicy", Box::new(policy::MutatingAdmissionPolicy::new(cached))),
+            ("MutatingAdmissionWebhook", Box::new(webhooks::MutatingAdmissionWebhook::new(cached, figures()))),
+            ("ValidatingAdmissionPolicy", Box::new(policy::ValidatingAdmissionPolicy::new(cached))),
+            ("ValidatingAdmissionWebhook", Box::new(webhooks::ValidatingAdmissionWebhook::new(cached, figures()))),
+            ("ResourceQuota", Box::new(resource_quota::ResourceQuota::new(cached))),
         ];
-        Admission { cache, plugins, stages, webhook_figures }
+        let stages = all.into_iter().filter(|(name, _)| options.is_on(name)).map(|(_, stage)| stage).collect();
+        Admission { cache, plugins, signers, stages, webhook_figures }
     }
 
     /// Somebody configured something beyond the plugins. It has no say in what a starting server writes: whoever serves
@@ -235,6 +267,7 @@ impl Admission {
             for plugin in &self.plugins {
                 plugin.validate(&self.cache, attributes, object, old)?;
             }
+            self.signers.validate(server, attributes, object, old).await?;
         }
         if !self.is_configured(server) {
             return Ok(());
@@ -250,11 +283,4 @@ impl Admission {
 fn look_up(cache: &Cache, prefix: &str, path: &str) -> Option<Value> {
     let stored = cache.resource(prefix.as_bytes())?.get(path)?;
     serde_json::from_slice(&stored.value).ok()
-}
-
-/// All objects of a resource, or those in a namespace, decoded.
-fn all(cache: &Cache, prefix: &str, namespace: Option<&str>) -> Vec<Value> {
-    let Some(resource) = cache.resource(prefix.as_bytes()) else { return Vec::new() };
-    let objects = resource.objects(namespace);
-    objects.iter().filter_map(|stored| serde_json::from_slice(&stored.value).ok()).collect()
 }

@@ -3,17 +3,28 @@
 use api::{Cause, Failure, Fields, Reason};
 use serde_json::Value;
 
-use super::{Attributes, Operation, Plugin, look_up};
+use super::objects::Objects;
+use super::{Attributes, Operation, Plugin};
 use crate::cache::Cache;
 
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
-pub struct NamespaceLifecycle;
+pub struct NamespaceLifecycle {
+    /// Whether they are being deleted.
+    terminating: Objects<bool>,
+}
+
+impl NamespaceLifecycle {
+    pub fn new(cache: &Cache) -> NamespaceLifecycle {
+        let terminating = |namespace: &Value| namespace.part("metadata").has("deletionTimestamp");
+        NamespaceLifecycle { terminating: Objects::new(cache, "/registry/namespaces/", terminating) }
+    }
+}
 
 impl Plugin for NamespaceLifecycle {
     fn mutate(
         &self,
-        cache: &Cache,
+        _cache: &Cache,
         attributes: &mut Attributes<'_>,
         _object: &mut Value,
         _old: Option<&Value>,
@@ -25,10 +36,10 @@ impl Plugin for NamespaceLifecycle {
         if attributes.row.resource.group == "authorization.k8s.io" {
             return Ok(());
         }
-        let Some(namespace) = look_up(cache, "/registry/namespaces/", attributes.namespace) else {
+        let Some(terminating) = self.terminating.get(attributes.namespace) else {
             return Err(Failure::not_found("", "namespaces", attributes.namespace));
         };
-        if namespace.part("metadata").has("deletionTimestamp") {
+        if *terminating {
             let name = attributes.namespace;
             let mut failure = attributes
                 .refuse(format!("unable to create new content in namespace {name} because it is being terminated"));

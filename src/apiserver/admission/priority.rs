@@ -3,17 +3,42 @@
 use api::{Failure, Fields};
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation, Plugin, all, look_up};
+use super::objects::Objects;
+use super::{Attributes, Operation, Plugin};
 use crate::cache::Cache;
 
-const CLASSES: &str = "/registry/priorityclasses/";
+pub struct Priority {
+    classes: Objects<Class>,
+}
 
-pub struct Priority;
+/// What of a PriorityClass matters here.
+struct Class {
+    name: String,
+    value: i64,
+    is_default: bool,
+    policy: String,
+}
+
+impl Priority {
+    pub fn new(cache: &Cache) -> Priority {
+        Priority { classes: Objects::new(cache, "/registry/priorityclasses/", read) }
+    }
+}
+
+fn read(class: &Value) -> Class {
+    let policy = class.text("preemptionPolicy");
+    Class {
+        name: class.part("metadata").text("name").to_owned(),
+        value: class.int("value").unwrap_or_default(),
+        is_default: class.flag("globalDefault"),
+        policy: if policy.is_empty() { "PreemptLowerPriority" } else { policy }.to_owned(),
+    }
+}
 
 impl Plugin for Priority {
     fn mutate(
         &self,
-        cache: &Cache,
+        _cache: &Cache,
         attributes: &mut Attributes<'_>,
         object: &mut Value,
         old: Option<&Value>,
@@ -35,20 +60,16 @@ impl Plugin for Priority {
         let Some(spec) = object.object("spec") else { return Ok(()) };
         let name = spec.text("priorityClassName").to_owned();
         let class = if name.is_empty() {
-            let default = all(cache, CLASSES, None).into_iter().filter(|class| class.flag("globalDefault"));
-            default.min_by_key(|class| class.int("value"))
+            let defaults = self.classes.all(None).into_iter().filter(|class| class.is_default);
+            defaults.min_by_key(|class| class.value)
         } else {
-            let class = look_up(cache, CLASSES, &name);
+            let class = self.classes.get(&name);
             Some(class.ok_or_else(|| attributes.refuse(format!("no PriorityClass with name {name} was found")))?)
         };
         let (value, policy) = match &class {
             Some(class) => {
-                spec.set("priorityClassName", class.part("metadata").text("name"));
-                let policy = class.text("preemptionPolicy");
-                (
-                    class.int("value").unwrap_or_default(),
-                    if policy.is_empty() { "PreemptLowerPriority" } else { policy },
-                )
+                spec.set("priorityClassName", class.name.as_str());
+                (class.value, class.policy.as_str())
             }
             None => (0, "PreemptLowerPriority"),
         };
@@ -72,7 +93,7 @@ impl Plugin for Priority {
 
     fn validate(
         &self,
-        cache: &Cache,
+        _cache: &Cache,
         attributes: &mut Attributes<'_>,
         object: Option<&Value>,
         _old: Option<&Value>,
@@ -83,16 +104,14 @@ impl Plugin for Priority {
         if !object.flag("globalDefault") {
             return Ok(());
         }
-        let other = all(cache, CLASSES, None).into_iter().find(|class| {
-            class.flag("globalDefault") && class.part("metadata").text("name") != object.part("metadata").text("name")
-        });
+        let name = object.part("metadata").text("name");
+        let other = self.classes.all(None).into_iter().find(|class| class.is_default && class.name != name);
         match other {
             None => Ok(()),
-            Some(other) => {
-                let name = other.part("metadata").text("name");
-                Err(attributes
-                    .refuse(format!("PriorityClass {name} is already marked as default. Only one default can exist")))
-            }
+            Some(other) => Err(attributes.refuse(format!(
+                "PriorityClass {} is already marked as default. Only one default can exist",
+                other.name
+            ))),
         }
     }
 }

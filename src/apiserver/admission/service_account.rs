@@ -3,7 +3,9 @@
 use api::{Failure, Fields};
 use serde_json::{Value, json};
 
-use super::{Attributes, Operation, Plugin, look_up};
+use super::objects::Objects;
+use super::service_account_secrets::{Allowed, ENFORCE, names_any};
+use super::{Attributes, Operation, Plugin};
 use crate::cache::Cache;
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -13,12 +15,48 @@ const SUFFIX_CHARS: usize = 5;
 const TOKEN_SECONDS: i64 = 3607;
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-pub struct ServiceAccount;
+pub struct ServiceAccount {
+    accounts: Objects<Account>,
+}
+
+/// What of an account its Pods get.
+struct Account {
+    automount: Option<bool>,
+    pull_secrets: Vec<Value>,
+    /// Names of the Secrets that its Pods may have, where it asks for that.
+    allowed: Option<[Vec<String>; 2]>,
+}
+
+impl ServiceAccount {
+    pub fn new(cache: &Cache) -> ServiceAccount {
+        ServiceAccount { accounts: Objects::new(cache, "/registry/serviceaccounts/", read) }
+    }
+
+    fn account(&self, attributes: &Attributes<'_>, name: &str) -> Result<std::sync::Arc<Account>, Failure> {
+        let path = format!("{}/{name}", attributes.namespace);
+        self.accounts.get(&path).ok_or_else(|| {
+            attributes.refuse(format!("error looking up service account {path}: serviceaccount \"{name}\" not found"))
+        })
+    }
+}
+
+fn read(account: &Value) -> Account {
+    let names = |field| -> Vec<String> {
+        account.list(field).iter().map(|reference| reference.text("name").to_owned()).collect()
+    };
+    let enforce = account.part("metadata").part("annotations").text(ENFORCE);
+    let enforces = matches!(enforce, "1" | "t" | "T" | "TRUE" | "true" | "True");
+    Account {
+        automount: account.at("automountServiceAccountToken").and_then(Value::as_bool),
+        pull_secrets: account.list("imagePullSecrets").to_vec(),
+        allowed: enforces.then(|| [names("secrets"), names("imagePullSecrets")]),
+    }
+}
 
 impl Plugin for ServiceAccount {
     fn mutate(
         &self,
-        cache: &Cache,
+        _cache: &Cache,
         attributes: &mut Attributes<'_>,
         object: &mut Value,
         _old: Option<&Value>,
@@ -35,22 +73,51 @@ impl Plugin for ServiceAccount {
         }
         let name = spec.text("serviceAccountName").to_owned();
         spec.set("serviceAccount", name.as_str());
-        let path = format!("{}/{name}", attributes.namespace);
-        let account = look_up(cache, "/registry/serviceaccounts/", &path).ok_or_else(|| {
-            attributes.refuse(format!("error looking up service account {path}: serviceaccount \"{name}\" not found"))
-        })?;
-        let wants_token = spec
-            .at("automountServiceAccountToken")
-            .or_else(|| account.at("automountServiceAccountToken"))
-            .and_then(Value::as_bool)
-            .unwrap_or(true);
+        let account = self.account(attributes, &name)?;
+        let own = spec.at("automountServiceAccountToken").and_then(Value::as_bool);
+        let wants_token = own.or(account.automount).unwrap_or(true);
         if wants_token {
             mount_token(spec);
         }
-        if spec.list("imagePullSecrets").is_empty() && !account.list("imagePullSecrets").is_empty() {
-            spec.set("imagePullSecrets", account.list("imagePullSecrets").to_vec());
+        if spec.list("imagePullSecrets").is_empty() && !account.pull_secrets.is_empty() {
+            spec.set("imagePullSecrets", account.pull_secrets.clone());
         }
         Ok(())
+    }
+
+    fn validate(
+        &self,
+        _cache: &Cache,
+        attributes: &mut Attributes<'_>,
+        object: Option<&Value>,
+        _old: Option<&Value>,
+    ) -> Result<(), Failure> {
+        let resource = &attributes.row.resource;
+        let added = match (attributes.operation, attributes.subresource) {
+            (Operation::Create, None) => false,
+            (Operation::Update, Some("ephemeralcontainers")) => true,
+            _ => return Ok(()),
+        };
+        let (Some(pod), "", "pods") = (object, resource.group.as_ref(), resource.plural.as_ref()) else {
+            return Ok(());
+        };
+        if !added && pod.part("metadata").map("annotations").is_some_and(|all| all.contains_key(MIRROR)) {
+            return check_mirror(attributes, pod);
+        }
+        let name = pod.part("spec").text("serviceAccountName");
+        if name.is_empty() {
+            let (namespace, pod) = (attributes.namespace, pod.part("metadata").text("name"));
+            return Err(attributes.refuse(format!("no service account specified for pod {namespace}/{pod}")));
+        }
+        let account = self.account(attributes, name)?;
+        let Some([secrets, pull_secrets]) = &account.allowed else { return Ok(()) };
+        let allowed = Allowed { account: name, secrets, pull_secrets };
+        let checked = if added {
+            allowed.check_containers("ephemeral container", pod.part("spec").list("ephemeralContainers"))
+        } else {
+            allowed.check(pod)
+        };
+        checked.map_err(|why| attributes.refuse(why))
     }
 }
 
@@ -59,6 +126,9 @@ fn check_mirror(attributes: &Attributes<'_>, object: &Value) -> Result<(), Failu
     let spec = object.part("spec");
     if !spec.text("serviceAccountName").is_empty() {
         return Err(attributes.refuse("a mirror pod may not reference service accounts"));
+    }
+    if names_any(object) {
+        return Err(attributes.refuse("a mirror pod may not reference secrets"));
     }
     let token = spec
         .list("volumes")

@@ -1,4 +1,4 @@
-//! StorageObjectInUseProtection: volumes and claims go only when nobody uses them, for which they get a finalizer.
+//! StorageObjectInUseProtection: volumes, claims and classes of attributes go only when nobody uses them, for which they get a finalizer.
 
 use api::{Failure, Fields};
 use serde_json::Value;
@@ -19,6 +19,7 @@ impl Plugin for StorageObjectInUseProtection {
         let finalizer = match attributes.row.resource.plural.as_ref() {
             "persistentvolumes" => "kubernetes.io/pv-protection",
             "persistentvolumeclaims" => "kubernetes.io/pvc-protection",
+            "volumeattributesclasses" => "kubernetes.io/vac-protection",
             _ => return Ok(()),
         };
         if attributes.operation != Operation::Create || attributes.subresource.is_some() {

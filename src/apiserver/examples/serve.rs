@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use apiserver::{
-    AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, Config, KubeletClient, Limits,
-    ProtectionOptions, RuntimeConfig, ServiceAccountOptions,
+    AdmissionOptions, AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, Config,
+    KubeletClient, Limits, ProtectionOptions, RuntimeConfig, ServiceAccountOptions,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -72,6 +72,7 @@ fn config(authority: &Authority, address: SocketAddr) -> Result<Config, Failed> 
         kubelet_client: KubeletClient { certificate: Arc::new(Live::new(&client)?), authorities: roots },
         bearer_tokens: Vec::new(),
         authentication: AuthenticationOptions::default(),
+        admission: AdmissionOptions::default(),
         aggregation: AggregationOptions {
             client_certificate: Arc::new(Live::new(&proxy_client)?),
             authorities_pem: front_proxy.cert_pem().to_owned(),

@@ -389,8 +389,15 @@ async fn a_kubelet_sees_and_changes_what_is_its_own() {
     let node = |name: &str| Some(json!({"metadata": {"name": name}}));
     assert_eq!(ask(t.ask(Verb::Create, "", "nodes", node("n1"))).await, Ok(()));
     assert_eq!(ask(t.ask(Verb::Create, "", "nodes", node("n2"))).await, Err(403));
-    let token = json!({"spec": {"boundObjectRef": {"kind": "Pod", "name": "web"}}});
-    assert_eq!(ask(t.ask(Verb::Create, "", "serviceaccounts/default/token", Some(token))).await, Ok(()));
+    let uid = t.get("", "pods/web").await.unwrap()["metadata"]["uid"].clone();
+    let token = |uid: Value| {
+        let bound = json!({"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": uid});
+        Some(json!({"spec": {"boundObjectRef": bound}}))
+    };
+    let path = "serviceaccounts/default/token";
+    assert_eq!(ask(t.ask(Verb::Create, "", path, token(uid.clone()))).await, Ok(()));
+    assert_eq!(ask(t.ask(Verb::Create, "", path, token(json!("other")))).await, Err(403));
+    assert_eq!(ask(t.ask(Verb::Create, "", path, Some(json!({"spec": {}})))).await, Err(403), "bound to nothing");
     assert_eq!(Identity::node("n2").node_name(), Some("n2"));
     let foreign = t.server.call(&Identity::node("n2"), t.ask(Verb::Get, "", "secrets/mine", None)).await;
     assert_eq!(foreign.unwrap_err().code, 403);

@@ -1,0 +1,133 @@
+//! What certificates are signed is a matter of who may sign for a signer: CertificateApproval and CertificateSigning.
+//! And no client certificate makes anybody a master: CertificateSubjectRestriction.
+
+use api::{Failure, Fields};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::FromDer;
+
+use super::{Attributes, Operation, Plugin};
+use crate::authz::{Action, Decision};
+use crate::cache::Cache;
+use crate::identity::Identity;
+use crate::server::ApiServer;
+
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+
+/// Those of the two that ask the authorizer and are switched on.
+#[derive(Clone, Copy, Debug)]
+pub struct Signers {
+    /// CertificateApproval.
+    pub approval: bool,
+    /// CertificateSigning.
+    pub signing: bool,
+}
+
+impl Signers {
+    /// Whoever approves a request or signs it must be allowed to for the request's signer.
+    pub async fn validate(
+        self,
+        server: &ApiServer,
+        attributes: &Attributes<'_>,
+        object: Option<&Value>,
+        old: Option<&Value>,
+    ) -> Result<(), Failure> {
+        let resource = &attributes.row.resource;
+        if resource.group != "certificates.k8s.io"
+            || resource.plural != "certificatesigningrequests"
+            || attributes.operation != Operation::Update
+        {
+            return Ok(());
+        }
+        let (Some(object), Some(old)) = (object, old) else { return Ok(()) };
+        let (verb, word) = match attributes.subresource {
+            Some("approval") if self.approval => ("approve", "approve"),
+            Some("status") if self.signing && signed(object, old) => ("sign", "sign"),
+            _ => return Ok(()),
+        };
+        let signer = old.part("spec").text("signerName");
+        if may(server, attributes.user, verb, signer).await {
+            return Ok(());
+        }
+        Err(attributes.refuse(format!("user not permitted to {word} requests with signerName \"{signer}\"")))
+    }
+}
+
+fn signed(object: &Value, old: &Value) -> bool {
+    let (new, old) = (object.part("status"), old.part("status"));
+    new.text("certificate") != old.text("certificate") || new.list("conditions") != old.list("conditions")
+}
+
+/// `verb` on the signer, or on all signers of its domain.
+async fn may(server: &ApiServer, user: &Identity, verb: &str, signer: &str) -> bool {
+    let domain = signer.split('/').next().unwrap_or_default();
+    let names = [signer.to_owned(), format!("{domain}/*")];
+    for name in &names {
+        let action = Action::Resource {
+            verb,
+            group: "certificates.k8s.io",
+            resource: "signers",
+            subresource: "",
+            namespace: "",
+            name,
+        };
+        if matches!(server.authorizer().decide(user, &action.into()).await, Decision::Allow { .. }) {
+            return true;
+        }
+    }
+    false
+}
+
+pub struct CertificateSubjectRestriction;
+
+impl Plugin for CertificateSubjectRestriction {
+    fn validate(
+        &self,
+        _cache: &Cache,
+        attributes: &mut Attributes<'_>,
+        object: Option<&Value>,
+        _old: Option<&Value>,
+    ) -> Result<(), Failure> {
+        if !attributes.is("certificates.k8s.io", "certificatesigningrequests")
+            || attributes.operation != Operation::Create
+        {
+            return Ok(());
+        }
+        let Some(spec) = object.map(|object| object.part("spec")) else { return Ok(()) };
+        if spec.text("signerName") != CLIENT_SIGNER {
+            return Ok(());
+        }
+        let subject = subject(spec.text("request"))
+            .ok_or_else(|| attributes.refuse("failed to parse CSR: PEM block type must be CERTIFICATE REQUEST"))?;
+        if subject.organizations.iter().any(|group| group == Identity::MASTERS) {
+            return Err(attributes
+                .refuse(format!("use of {CLIENT_SIGNER} signer with {} group is not allowed", Identity::MASTERS)));
+        }
+        Ok(())
+    }
+}
+
+/// For whom a certificate is asked.
+pub struct Subject {
+    pub common_name: String,
+    pub organizations: Vec<String>,
+}
+
+/// `request` is the field of a CertificateSigningRequest: PEM in base64.
+pub fn subject(request: &str) -> Option<Subject> {
+    let pem = STANDARD.decode(request).ok()?;
+    let (_, block) = parse_x509_pem(&pem).ok()?;
+    if block.label != "CERTIFICATE REQUEST" {
+        return None;
+    }
+    let (_, parsed) = X509CertificationRequest::from_der(&block.contents).ok()?;
+    let subject = &parsed.certification_request_info.subject;
+    let text = |one: &x509_parser::x509::AttributeTypeAndValue<'_>| one.as_str().unwrap_or_default().to_owned();
+    Some(Subject {
+        common_name: subject.iter_common_name().last().map(text).unwrap_or_default(),
+        organizations: subject.iter_organization().map(text).collect(),
+    })
+}
