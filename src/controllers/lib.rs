@@ -24,6 +24,7 @@ mod owned;
 mod pod_gc;
 mod pods;
 mod replicaset;
+mod resourcequota;
 mod select;
 mod served;
 mod serviceaccount;
@@ -73,6 +74,10 @@ pub fn start(config: Config, client: impl Fn(&str) -> Client, signer: Arc<dyn Si
     });
     begin("garbage", client("generic-garbage-collector"), shutdown, move |client, stop| {
         garbage::run(client, collected.clone(), stop)
+    });
+    let counted = config.resources.clone();
+    begin("resourcequota", client("resourcequota-controller"), shutdown, move |client, stop| {
+        resourcequota::run(client, counted.clone(), stop)
     });
     begin(
         "clusterroleaggregation",
