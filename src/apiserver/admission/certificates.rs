@@ -131,3 +131,71 @@ pub fn subject(request: &str) -> Option<Subject> {
         organizations: subject.iter_organization().map(text).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use api::Verb;
+    use pki::{KeyAndRequest, Profile};
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::Fixture;
+
+    const GROUP: &str = "certificates.k8s.io";
+    const REQUESTS: &str = "certificatesigningrequests";
+
+    fn request(name: &str, signer: &str, common_name: &str, groups: &[&str]) -> Value {
+        let made = KeyAndRequest::new(&Profile::client(common_name, groups)).unwrap();
+        json!({"metadata": {"name": name}, "spec": {
+            "signerName": signer, "request": STANDARD.encode(made.request_pem), "usages": ["client auth"],
+        }})
+    }
+
+    #[tokio::test]
+    async fn nobody_becomes_a_master_by_certificate() {
+        let t = Fixture::start().await;
+        let made = t.create(GROUP, REQUESTS, request("a", CLIENT_SIGNER, "jane", &["dev"])).await;
+        assert!(made.is_ok(), "{made:?}");
+        let failure =
+            t.create(GROUP, REQUESTS, request("b", CLIENT_SIGNER, "jane", &["system:masters"])).await.unwrap_err();
+        assert!(failure.message.ends_with("signer with system:masters group is not allowed"), "{failure}");
+        let node = Identity::node("n1");
+        let kubelet = "kubernetes.io/kube-apiserver-client-kubelet";
+        for (name, expected) in [("n1", true), ("n2", false)] {
+            let body = request(name, kubelet, &format!("system:node:{name}"), &["system:nodes"]);
+            let made = t.server.call(&node, t.ask(Verb::Create, GROUP, REQUESTS, Some(body))).await;
+            assert_eq!(made.is_ok(), expected, "{name}: {:?}", made.err());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_approves_and_signs_may_do_so_for_the_signer() {
+        let t = Fixture::start().await;
+        let clerk = Identity::user("clerk", Vec::<String>::new());
+        let role = json!({"metadata": {"name": "clerk"}, "rules": [
+            {"apiGroups": [GROUP], "resources": [format!("{REQUESTS}/approval"), format!("{REQUESTS}/status")],
+             "verbs": ["update"]},
+            {"apiGroups": [GROUP], "resources": ["signers"], "resourceNames": ["example.com/*"],
+             "verbs": ["approve"]},
+        ]});
+        t.create("rbac.authorization.k8s.io", "clusterroles", role).await.unwrap();
+        let binding = json!({"metadata": {"name": "clerk"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "clerk"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "clerk"}]});
+        t.create("rbac.authorization.k8s.io", "clusterrolebindings", binding).await.unwrap();
+        t.catch_up().await;
+        for (name, signer, expected) in [("a", "example.com/x", true), ("b", "example.org/x", false)] {
+            let mut made = t.create(GROUP, REQUESTS, request(name, signer, "jane", &[])).await.unwrap();
+            made["status"] = json!({"conditions": [{"type": "Approved", "status": "True", "reason": "r"}]});
+            let approve = t.ask(Verb::Update, GROUP, &format!("{REQUESTS}/{name}/approval"), Some(made.clone()));
+            let approved = t.server.call(&clerk, approve).await;
+            assert_eq!(approved.is_ok(), expected, "{name}: {:?}", approved.err());
+            let mut signed = t.get(GROUP, &format!("{REQUESTS}/{name}")).await.unwrap();
+            signed["status"]["conditions"] = json!([{"type": "Failed", "status": "True", "reason": "r"}]);
+            let sign = t.ask(Verb::Update, GROUP, &format!("{REQUESTS}/{name}/status"), Some(signed));
+            let failure = t.server.call(&clerk, sign).await.unwrap_err();
+            let text = format!("user not permitted to sign requests with signerName \"{signer}\"");
+            assert!(failure.message.ends_with(&text), "{failure}");
+        }
+    }
+}
