@@ -40,7 +40,6 @@ mod storage;
 #[cfg(test)]
 mod testing;
 mod verbs;
-#[allow(dead_code, unused_imports, reason = "authentication, authorisation, audit and conversion call through it")]
 mod webhook;
 
 pub use authn::TokenFileError;

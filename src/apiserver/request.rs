@@ -147,8 +147,9 @@ pub fn media_type(content_type: &str) -> &str {
     content_type.split(';').next().unwrap_or_default().trim()
 }
 
-fn truth(value: &str) -> bool {
-    !matches!(value, "false" | "0" | "False" | "FALSE" | "f" | "F")
+/// What a query says is so, as upstream reads it: whatever is not said to be false.
+pub fn truth(value: &str) -> bool {
+    value != "0" && !value.eq_ignore_ascii_case("false")
 }
 
 fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<Option<T>, Failure> {

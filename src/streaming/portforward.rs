@@ -161,18 +161,35 @@ async fn transfer(
     mut client: impl AsyncRead + AsyncWrite + Unpin,
     mut target: Box<dyn Connection>,
 ) -> std::io::Result<()> {
-    let result =
-        tokio::io::copy_bidirectional_with_sizes(&mut client, &mut target, COPY_BUFFER_BYTES, COPY_BUFFER_BYTES).await;
+    unless_broken_off(
+        tokio::io::copy_bidirectional_with_sizes(&mut client, &mut target, COPY_BUFFER_BYTES, COPY_BUFFER_BYTES).await,
+    )
+}
+
+/// The same where the client cannot end its side alone: once the target has ended, so has the connection.
+async fn transfer_until_target_ends(
+    mut input: impl AsyncRead + Unpin,
+    mut output: impl AsyncWrite + Unpin,
+    target: Box<dyn Connection>,
+) -> std::io::Result<()> {
+    let (mut from, mut to) = tokio::io::split(target);
+    let sending = async {
+        tokio::io::copy(&mut input, &mut to).await?;
+        to.shutdown().await?;
+        std::future::pending().await
+    };
+    let result = tokio::select! {
+        received = tokio::io::copy(&mut from, &mut output) => received,
+        failed = sending => failed,
+    };
+    unless_broken_off(result)
+}
+
+fn unless_broken_off<T>(result: std::io::Result<T>) -> std::io::Result<()> {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
     match result {
         Ok(_) => Ok(()),
-        Err(error)
-            if matches!(
-                error.kind(),
-                std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::NotConnected
-            ) =>
-        {
-            Ok(())
-        }
+        Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected) => Ok(()),
         Err(error) => Err(error),
     }
 }
@@ -194,7 +211,7 @@ async fn channel_session(io: impl AsyncRead + AsyncWrite + Unpin, base64: bool, 
             }
             let result = async {
                 let target = connect(port).await?;
-                transfer(tokio::io::join(input, &mut output), target).await.map_err(TargetError::from)
+                transfer_until_target_ends(input, &mut output, target).await.map_err(TargetError::from)
             };
             if let Err(problem) = result.await {
                 let message = format!("error forwarding port {port} to pod: {}", text(problem.as_ref()));

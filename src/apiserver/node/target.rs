@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use api::{Failure, FieldError, Fields, Row};
 use serde_json::Value;
 
-use crate::request::escape;
+use crate::request::{self, escape};
 use crate::server::ApiServer;
 use crate::verbs;
 
@@ -33,7 +33,7 @@ fn value<'a>(parameters: &'a Parameters<'_>, wanted: &str) -> Option<&'a str> {
 }
 
 fn truth(parameters: &Parameters<'_>, wanted: &str) -> bool {
-    value(parameters, wanted).is_some_and(|value| !matches!(value, "false" | "0"))
+    value(parameters, wanted).is_some_and(request::truth)
 }
 
 impl ContainerQuery {
@@ -193,6 +193,8 @@ mod tests {
         let exec = ContainerQuery::streams(&parameters, true).unwrap();
         assert_eq!(exec.query, "input=1&output=1&tty=1&command=sh&command=-c&command=echo%20x%26y");
         assert!(ContainerQuery::streams(&query("tty=true&command=a"), true).is_err());
+        let python = ContainerQuery::streams(&query("command=a&stdin=False&stdout=True&tty=False"), true).unwrap();
+        assert_eq!(python.query, "output=1&command=a");
         let logs = ContainerQuery::logs(&query("follow=true&tailLines=10&previous=false")).unwrap();
         assert_eq!(logs.query, "follow=true&tailLines=10");
         assert_eq!(ContainerQuery::logs(&query("limitBytes=0")).err().unwrap().code, 422);

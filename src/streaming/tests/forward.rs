@@ -81,6 +81,27 @@ async fn over_websocket_channels() {
 }
 
 #[tokio::test]
+async fn the_connection_ends_with_the_target() {
+    let io = connected(|request| {
+        serve_port_forward(request, vec![80], async |_| {
+            let (near, mut far) = tokio::io::duplex(1024);
+            far.write_all(b"bye").await.unwrap();
+            Ok(Box::new(near) as Box<dyn Connection>)
+        })
+    });
+    let mut socket = websocket(io, "v4.channel.k8s.io").await;
+    let mut received = Vec::new();
+    while let Some(Ok(message)) = socket.next().await {
+        if let Message::Binary(data) = message
+            && data.first() == Some(&0)
+        {
+            received.extend_from_slice(&data[1..]);
+        }
+    }
+    assert_eq!(received, b"\x50\x00bye");
+}
+
+#[tokio::test]
 async fn a_connection_with_garbage_ends() {
     for garbage in [&[0xff; 64][..], b"\x80\x03\x00\x01\x00\x00\x00\x0a\0\0\0\x01\0\0\0\0\0\0"] {
         let io = server();
