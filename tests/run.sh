@@ -29,6 +29,9 @@ need socat socat
 need script bsdutils
 need pgrep procps
 need nft nftables
+need openssl openssl
+need python3 python3
+python3 -m venv -h >/dev/null 2>&1 && python3 -m ensurepip --version >/dev/null 2>&1 || missing="$missing python3-venv"
 [ -x /bin/busybox ] && /bin/busybox true || missing="$missing busybox-static"
 if [ -n "$missing" ]; then
     # Packages with services must not start them in the machine's own network.
@@ -52,6 +55,13 @@ if ! recent_kubectl; then
     recent_kubectl || { echo "tests/run.sh: trixie's kubectl does not run here" >&2; exit 1; }
 fi
 
+# Upstream's Python client, of the Kubernetes that this is.
+if ! "$tools/python/bin/python3" -c 'import kubernetes' 2>/dev/null; then
+    rm -rf "$tools/python"
+    python3 -m venv "$tools/python"
+    "$tools/python/bin/pip" install --quiet --disable-pip-version-check 'kubernetes==36.0.3'
+fi
+
 # What nginx is made of, for an image: unpacked, not installed.
 debs=${CARGO_TARGET_DIR:-target}/debs
 mkdir -p "$debs"
@@ -66,5 +76,5 @@ if [ $# -eq 0 ]; then
     cargo test --workspace --exclude cluster
     cargo test -p cluster --bins
 fi
-RUSTFLAGS="-C target-feature=+crt-static" CLUSTER_TEST_DEBS="$debs" \
+RUSTFLAGS="-C target-feature=+crt-static" CLUSTER_TEST_DEBS="$debs" CLUSTER_TEST_PYTHON="$tools/python/bin/python3" \
     cargo test --release --target "$target" -p cluster --test main -- --test-threads=1 "$@"

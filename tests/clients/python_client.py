@@ -1,6 +1,6 @@
 """What a user of the Python client does: lists, watches, changes and deletes, and runs commands in a pod.
 
-client.py KUBECONFIG, with the pod default/shell running. Ends with an exception at the first thing that goes wrong.
+python_client.py KUBECONFIG, with the pod default/shell running. Ends with an exception at the first thing that goes wrong.
 """
 
 import sys
@@ -153,7 +153,7 @@ def dynamically(api):
         deployments.server_side_apply(body=manifest, field_manager="other")
         raise AssertionError("a conflict was expected")
     except dynamic.exceptions.ConflictError as error:
-        assert b".spec.replicas" in error.body, error.body
+        assert ".spec.replicas" in error.body, error.body
     scaled = client.AppsV1Api(api).patch_namespaced_deployment_scale("applied", NAMESPACE, {"spec": {"replicas": 2}})
     assert scaled.spec.replicas == 2
     eventually(

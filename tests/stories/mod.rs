@@ -1,6 +1,7 @@
 //! One story a file.
 
 mod bad_input;
+mod clients;
 mod first_deployment;
 mod image_files;
 mod kubectl;
