@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use crate::settings::ClusterSettings;
 
-const MANIFESTS: [(&str, &str); 2] = [
+const MANIFESTS: [(&str, &str); 3] = [
     ("cluster-info.yaml", include_str!("../embedded/manifests/cluster-info.yaml")),
     ("dns.yaml", include_str!("../embedded/manifests/dns.yaml")),
+    ("joining.yaml", include_str!("../embedded/manifests/joining.yaml")),
 ];
 
 /// Applies all of them, in order.
