@@ -1,10 +1,9 @@
 //! Field names that are no identifiers of the language, and how expressions write them.
 
-const KEYWORDS: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
+/// Words that the language itself uses.
+const WORDS: [&str; 4] = ["true", "false", "null", "in"];
+/// Words that the language keeps for itself: no name in an expression may be one of them.
+pub(crate) const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",
@@ -25,9 +24,13 @@ const KEYWORDS: [&str; 21] = [
 ];
 const PARTS: [(&str, &str); 4] = [("__", "__underscores__"), (".", "__dot__"), ("-", "__dash__"), ("/", "__slash__")];
 
+fn is_keyword(name: &str) -> bool {
+    WORDS.contains(&name) || RESERVED.contains(&name)
+}
+
 /// The name in expressions, `None` if there is none for this field (upstream: `cel.Escape`).
 pub fn escape(name: &str) -> Option<String> {
-    if KEYWORDS.contains(&name) {
+    if is_keyword(name) {
         return Some(format!("__{name}__"));
     }
     if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) {
@@ -56,7 +59,7 @@ pub fn escape(name: &str) -> Option<String> {
 /// The field's name, `None` if nothing is written like that (upstream: `cel.Unescape`).
 pub fn unescape(name: &str) -> Option<String> {
     if let Some(keyword) = name.strip_prefix("__").and_then(|rest| rest.strip_suffix("__"))
-        && KEYWORDS.contains(&keyword)
+        && is_keyword(keyword)
     {
         return Some(keyword.to_owned());
     }

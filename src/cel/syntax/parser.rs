@@ -3,6 +3,7 @@
 use super::ast::{Entry, Expr, FieldInit, Fold, Item, Kind, Literal, operators};
 use super::lexer::{self, Lexeme, Token};
 use super::{literals, macros};
+use crate::names;
 use crate::source::{CompileErrors, Issues, Offset};
 
 /// How deep the tree may be, chains of operators included (upstream: `maxRecursionDepth`).
@@ -14,25 +15,6 @@ const CHARACTERS_MAX: usize = 100_000;
 /// Macros may copy what they stand on; more nodes than this are refused.
 const NODES_MAX: u32 = 200_000;
 
-const RESERVED: [&str; 17] = [
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 const PRIMARY: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, \
                        BYTES, IDENTIFIER}";
 
@@ -342,7 +324,7 @@ impl<'t> Parser<'t> {
 
     fn identifier(&mut self, prefix: &str) -> Parsed {
         let name = self.take();
-        if RESERVED.contains(&name.text) {
+        if names::RESERVED.contains(&name.text) {
             return self.fail(name.at, format!("reserved identifier: {}", name.text));
         }
         let full = format!("{prefix}{}", name.text);
