@@ -307,6 +307,32 @@ async fn initial_events_end_with_a_bookmark_and_the_distant_past_is_gone() {
 }
 
 #[tokio::test]
+async fn scaling_meets_other_writers() {
+    let t = Fixture::start().await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
+    let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template});
+    t.create("apps", "deployments", json!({"metadata": {"name": "d"}, "spec": spec})).await.unwrap();
+    let old = t.get("apps", "deployments/d/scale").await.unwrap();
+    let label = async {
+        for number in 0..40 {
+            let label = json!({"metadata": {"labels": {"number": number.to_string()}}});
+            let labelled = t.patch(PatchKind::Merge, "apps", "deployments/d", label).await;
+            assert!(labelled.is_ok_and(|object| object["metadata"]["labels"]["number"] == number.to_string()));
+        }
+    };
+    // Who names no version is never told that somebody else was faster.
+    let scale = async {
+        for number in 0..40 {
+            let replicas = json!({"spec": {"replicas": number}});
+            let scaled = t.patch(PatchKind::Merge, "apps", "deployments/d/scale", replicas).await;
+            assert_eq!(scaled.unwrap()["spec"]["replicas"], number);
+        }
+    };
+    tokio::join!(label, scale);
+    assert!(t.update("apps", "deployments/d/scale", old).await.unwrap_err().is_conflict(), "an old version");
+}
+
+#[tokio::test]
 async fn scale_and_two_versions_of_one_object() {
     let t = Fixture::start().await;
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}});

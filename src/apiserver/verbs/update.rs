@@ -99,6 +99,7 @@ async fn edit(request: Request<'_>, mut change: Change<'_>, attempts: usize) -> 
         };
         let old = super::object(request.server, &request.row, &current).await?;
         let mut warnings = warnings.clone();
+        let replaces = matches!(change, Change::Replace(_));
         let object = match &change {
             Change::Replace(object) => {
                 let mut object = object.clone();
@@ -121,24 +122,25 @@ async fn edit(request: Request<'_>, mut change: Change<'_>, attempts: usize) -> 
                 object
             }
         };
-        if let Some(outcome) = decide(&request, &current, &old, object, &name, warnings).await? {
+        if let Some(outcome) = decide(&request, &current, &old, object, replaces, warnings).await? {
             return Ok(outcome);
         }
     }
     Err(Failure::modified(request.group(), request.plural(), &name))
 }
 
-/// One attempt; `None` when somebody else was faster and the caller did not say which version is meant.
+/// One attempt; `None` when somebody else was faster and the caller did not say which version is meant. `replaces`
+/// says that the object is as the caller sent it, not made from the old one.
 async fn decide(
     request: &Request<'_>,
     current: &Arc<Stored>,
     old: &Value,
     mut object: Value,
-    name: &str,
+    replaces: bool,
     mut warnings: Vec<String>,
 ) -> Result<Option<Outcome>, Failure> {
-    let (server, row) = (request.server, &request.row);
-    let wanted = check_version(request, &mut object, old, name)?;
+    let (server, row, name) = (request.server, &request.row, request.name()?);
+    let wanted = check_version(request, &mut object, old, replaces)?;
     let mut attributes = request.attributes(Operation::Update, name);
     // What is admitted is what was sent: of a scale the Scale, not the object that has it.
     let scaled = if request.subresource() == Some("scale") { Some(scale::before(row, old)?) } else { None };
@@ -201,7 +203,8 @@ fn lost(request: &Request<'_>, wanted: bool, name: &str) -> Result<Option<Outcom
 }
 
 /// The optimistic lock. True when the caller named the version.
-fn check_version(request: &Request<'_>, object: &mut Value, old: &Value, name: &str) -> Result<bool, Failure> {
+fn check_version(request: &Request<'_>, object: &mut Value, old: &Value, replaces: bool) -> Result<bool, Failure> {
+    let name = request.name()?;
     let (group, plural) = (request.group().to_owned(), request.plural().to_owned());
     let (row, before) = (request.row.clone(), old.part("metadata"));
     let Some(metadata) = object.object("metadata") else {
@@ -214,7 +217,7 @@ fn check_version(request: &Request<'_>, object: &mut Value, old: &Value, name: &
     }
     let version = metadata.text("resourceVersion");
     if version.is_empty() || version == "0" {
-        if !row.unconditional_update && request.call.verb == api::Verb::Update {
+        if !row.unconditional_update && replaces {
             let error =
                 FieldError::invalid("metadata.resourceVersion", &Value::from(0), "must be specified for an update");
             return Err(Failure::invalid(&group, &row.kind, name, vec![error]));
@@ -225,8 +228,8 @@ fn check_version(request: &Request<'_>, object: &mut Value, old: &Value, name: &
     if version != before.text("resourceVersion") {
         return Err(Failure::modified(&group, &plural, name));
     }
-    // A patch's result carries the version that it was made from; only the patch itself could have named it.
-    Ok(request.call.verb == api::Verb::Update)
+    // What is made from the old object carries its version: made anew, it meets a version that the caller named.
+    Ok(replaces)
 }
 
 /// The object was only waiting for this: it is being deleted, nothing holds it, and its grace is over.
