@@ -49,21 +49,26 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
 
     let before = server.memory()?;
     let path = format!("{SPACE}/pods");
-    let rates =
-        runs(|run| load(&api, 16, PODS / RUNS, |number| ("POST", path.clone(), pod(&format!("p{run}-{number}")))))?;
-    report.beside("creates of pods, 16 in flight", "/s", rates, 520.0, Target::AtLeast(2600.0));
+    let per_run = PODS / RUNS / 2;
+    for (clients, upstream) in [(16, 520.0), (64, 610.0)] {
+        let rates = runs(|run| {
+            load(&api, clients, per_run, |number| ("POST", path.clone(), pod(&format!("p{clients}-{run}-{number}"))))
+        })?;
+        let what = format!("creates of pods, {clients} in flight");
+        report.beside(&what, "/s", rates, upstream, Target::AtLeast(5.0 * upstream));
+    }
     std::thread::sleep(Duration::from_secs(2));
     let full = server.memory()?;
     report.beside("server without node, empty: resident", "MB", Samples::one(mb(empty.rss)), 330.0, Target::None);
     report.row("what 10,000 pods add: resident", "MB", Samples::one(mb(full.rss - before.rss)), Target::AtMost(110.0));
 
-    let path = format!("{path}?resourceVersion=0");
+    let all = format!("{path}?resourceVersion=0");
     for (clients, upstream, target) in [(1, Some(0.87), Some(0.087)), (4, Some(2.9), Some(0.29)), (16, None, None)] {
         let (mut times, mut added, mut bytes) = (Vec::new(), Vec::new(), 0);
         for _ in 0..RUNS {
             let resident = server.memory()?;
             server.forget_peak()?;
-            let (took, length) = together(&api, clients, &path)?;
+            let (took, length) = together(&api, clients, &all)?;
             times.push(took.as_secs_f64());
             added.push(mb(server.memory()?.peak - resident.rss));
             bytes = length;
@@ -86,6 +91,28 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
         serving.push(began.elapsed().as_secs_f64());
     }
     report.row("restart to API serving, with 10,000 pods", "s", Samples::new(serving), Target::None);
+
+    let mut connection = api.connect()?;
+    let one = |run: usize, number: usize| format!("{path}/p16-{run}-{number}");
+    let rates = runs(|run| {
+        let changed = (0..per_run).map(|number| {
+            let mut pod = connection.call("GET", &one(run, number), "")?;
+            if let Some(labels) = pod.pointer_mut("/metadata/labels") {
+                *labels = json!({"app": "bench", "changed": "1"});
+            }
+            Ok(pod.to_string())
+        });
+        let changed = changed.collect::<anyhow::Result<Vec<String>>>()?;
+        load(&api, 16, per_run, |number| ("PUT", one(run, number), changed.get(number).cloned().unwrap_or_default()))
+    })?;
+    report.beside("updates of pods, 16 in flight", "/s", rates, 300.0, Target::AtLeast(1500.0));
+    let rates = runs(|run| {
+        load(&api, 16, per_run, |number| {
+            let patch = json!({"metadata": {"labels": {"changed": "2"}}}).to_string();
+            ("PATCH", one(run, number), patch)
+        })
+    })?;
+    report.beside("merge patches of pods, 16 in flight", "/s", rates, 300.0, Target::AtLeast(1500.0));
     Ok(())
 }
 
@@ -95,7 +122,7 @@ fn pod(name: &str) -> String {
         .map(|number| json!({"name": format!("VARIABLE_{number}"), "value": format!("{number:x}").repeat(55)}))
         .collect();
     json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "bench"}},
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "bench", "changed": "0"}},
         "spec": {
             "schedulerName": "nobody",
             "containers": [{"name": "main", "image": "busybox", "command": ["sleep", "3600"], "env": env}],
@@ -104,12 +131,12 @@ fn pod(name: &str) -> String {
     .to_string()
 }
 
-fn runs(mut run: impl FnMut(usize) -> anyhow::Result<f64>) -> anyhow::Result<Samples> {
+pub fn runs(mut run: impl FnMut(usize) -> anyhow::Result<f64>) -> anyhow::Result<Samples> {
     Ok(Samples::new((0..RUNS).map(&mut run).collect::<anyhow::Result<_>>()?))
 }
 
 /// Makes `count` requests with so many in flight, but ends after `RUN_MAX`; requests per second.
-fn load(
+pub fn load(
     api: &Api,
     clients: usize,
     count: usize,

@@ -20,6 +20,7 @@ mod report;
 mod server;
 mod starts;
 mod support;
+mod watches;
 
 use nix::sched::{CloneFlags, setns};
 use report::{Report, Samples, Target};
@@ -28,12 +29,13 @@ use support::hosts::Lan;
 type Measure = fn(&mut Report) -> anyhow::Result<()>;
 
 /// In the order of RESULTS.md.
-const MEASURES: [(&str, Measure); 5] = [
+const MEASURES: [(&str, Measure); 6] = [
     ("size", size),
     ("start", starts::measure),
     ("pod", pods::measure),
     ("idle", idle::measure),
     ("api", api::measure),
+    ("watches", watches::measure),
 ];
 
 fn main() -> anyhow::Result<()> {

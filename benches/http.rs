@@ -18,6 +18,8 @@ use serde_json::Value;
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 const READ_MAX: Duration = Duration::from_secs(60);
 const READ_BUFFER_BYTES: usize = 128 * 1024;
+/// That of one of many connections that get little at a time.
+const SMALL_BUFFER_BYTES: usize = 8 * 1024;
 
 /// The API server on this host's loopback address.
 #[derive(Clone)]
@@ -63,11 +65,20 @@ impl Api {
     }
 
     pub fn connect(&self) -> anyhow::Result<Connection> {
+        self.connect_with(READ_BUFFER_BYTES)
+    }
+
+    /// One of many.
+    pub fn connect_small(&self) -> anyhow::Result<Connection> {
+        self.connect_with(SMALL_BUFFER_BYTES)
+    }
+
+    fn connect_with(&self, buffer_bytes: usize) -> anyhow::Result<Connection> {
         let tcp = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], 6443)), CONNECT_MAX)?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(READ_MAX))?;
         let tls = ClientConnection::new(self.config.clone(), ServerName::try_from("127.0.0.1")?)?;
-        Ok(Connection { stream: BufReader::with_capacity(READ_BUFFER_BYTES, StreamOwned::new(tls, tcp)) })
+        Ok(Connection { stream: BufReader::with_capacity(buffer_bytes, StreamOwned::new(tls, tcp)) })
     }
 }
 
@@ -132,9 +143,10 @@ impl Connection {
     }
 
     fn send(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<()> {
+        let form = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:6443\r\nUser-Agent: bench\r\nAccept: application/json\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+             Content-Type: {form}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         let stream = self.stream.get_mut();

@@ -40,6 +40,12 @@ impl Samples {
         Samples(vec![value])
     }
 
+    /// The value that this share of all is not above.
+    pub fn quantile(&self, share: f64) -> f64 {
+        let at = (share * self.0.len() as f64).ceil() as usize;
+        self.0.get(at.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+    }
+
     pub fn median(&self) -> f64 {
         let middle = self.0.len() / 2;
         let at = |index: usize| self.0.get(index).copied().unwrap_or(f64::NAN);

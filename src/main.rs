@@ -1,6 +1,7 @@
 //! `cluster`: a whole Kubernetes cluster in one executable. Its faces are the subcommands; see `options`.
 
 mod agent;
+mod allocator;
 mod authority;
 mod cli;
 mod config_file;
@@ -63,6 +64,7 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     logging::start(options.debug, options.log.as_deref())?;
+    allocator::give_back_when_idle();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
         let shutdown = Shutdown::new();

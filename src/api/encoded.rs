@@ -1,5 +1,7 @@
 //! Objects in their bytes, as components in the API server's process share them with its watch cache.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -33,8 +35,9 @@ impl Encoded {
         Encoded { json: json.into(), resource_version: None }
     }
 
+    /// Decodes the object, but for its managed fields: no component looks at them, and they weigh as much as the rest.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(&self.json)
+        serde_json::from_slice(&without_managed_fields(&self.json))
     }
 
     /// Decodes `metadata` alone. Where the object begins as servers write it, nothing behind it is looked at.
@@ -42,6 +45,58 @@ impl Encoded {
         match before_metadata(&self.json) {
             Some(rest) => M::deserialize(&mut serde_json::Deserializer::from_slice(rest)),
             None => serde_json::from_slice::<Whole<M>>(&self.json).map(|whole| whole.metadata),
+        }
+    }
+}
+
+/// The JSON without `metadata.managedFields`, where it stands as servers write it.
+fn without_managed_fields(json: &[u8]) -> Cow<'_, [u8]> {
+    let Some((begin, end)) = managed_fields(json) else { return Cow::Borrowed(json) };
+    let (before, behind) = (json.get(..begin).unwrap_or_default(), json.get(end..).unwrap_or_default());
+    Cow::Owned([before, behind].concat())
+}
+
+/// Where `"managedFields":[…],` begins and ends; `None` as well where it is not followed by another field.
+fn managed_fields(json: &[u8]) -> Option<(usize, usize)> {
+    let mut rest = before_metadata(json)?.strip_prefix(b"{")?;
+    loop {
+        let name_bytes = text_bytes(rest)?;
+        let value = rest.get(name_bytes..)?.strip_prefix(b":")?;
+        let value_bytes = value_bytes(value)?;
+        let behind = value.get(value_bytes..)?.strip_prefix(b",")?;
+        if rest.starts_with(b"\"managedFields\"") {
+            return Some((json.len() - rest.len(), json.len() - behind.len()));
+        }
+        rest = behind;
+    }
+}
+
+/// The length of the text in quotes at the beginning.
+fn text_bytes(json: &[u8]) -> Option<usize> {
+    let mut at = json.first().filter(|first| **first == b'"').map(|_| 1)?;
+    loop {
+        match json.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// The length of the value at the beginning, which is taken to be JSON.
+fn value_bytes(json: &[u8]) -> Option<usize> {
+    let (mut at, mut depth) = (0_usize, 0_usize);
+    loop {
+        match json.get(at)? {
+            b'"' => at += text_bytes(json.get(at..)?)?,
+            b'{' | b'[' => (at, depth) = (at + 1, depth + 1),
+            b'}' | b']' if depth == 0 => return Some(at),
+            b'}' | b']' => (at, depth) = (at + 1, depth - 1),
+            b',' if depth == 0 => return Some(at),
+            _ => at += 1,
+        }
+        if depth == 0 && matches!(json.get(at), Some(b',' | b'}' | b']')) {
+            return Some(at);
         }
     }
 }
@@ -84,5 +139,26 @@ mod tests {
         assert_eq!(name(r#"{"kind":"X"}"#), None);
         assert_eq!(name("[]"), None);
         assert_eq!(name(r#"{"kind":"X","#), None);
+    }
+
+    #[test]
+    fn managed_fields_are_passed_over() {
+        let object = r#"{"kind":"X","apiVersion":"v1","metadata":{"labels":{"a\\":"\",}"},"n":1,"managedFields":[{"fieldsV1":{"f:a":{"k:{\"b\":\"]\"}":{}}}}],"name":"a"},"spec":{"managedFields":[1]}}"#;
+        let decoded: serde_json::Value = Encoded::whole(object).decode().unwrap();
+        let mut whole: serde_json::Value = serde_json::from_str(object).unwrap();
+        whole["metadata"].as_object_mut().unwrap().remove("managedFields").unwrap();
+        assert_eq!(decoded, whole);
+        for unchanged in [
+            r#"{"metadata":{"name":"a","managedFields":[]}}"#,
+            r#"{"metadata":{},"spec":{"managedFields":[1],"a":1}}"#,
+            r#"{"spec":{},"metadata":{"managedFields":[],"name":"a"}}"#,
+        ] {
+            assert_eq!(without_managed_fields(unchanged.as_bytes()), unchanged.as_bytes());
+        }
+        for broken in
+            [r#"{"metadata":{"a"#, r#"{"metadata":{"a":[""#, r#"{"metadata":{"a\"#, r#"{"metadata":{"managedFields":["#]
+        {
+            assert!(Encoded::whole(broken).decode::<serde_json::Value>().is_err());
+        }
     }
 }

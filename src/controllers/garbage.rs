@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use api::{Call, Encoded, Resource, Verb};
 use client::{Client, Failure, Follow, Queue, Scope, Step};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use serde_json::json;
 use task::Shutdown;
@@ -21,7 +20,7 @@ use crate::served::{self, Resources};
 
 mod graph;
 
-use graph::{Graph, Identity, Todo};
+use graph::{Graph, Identity, Metadata, Todo};
 
 const WORKERS: usize = 4;
 
@@ -113,7 +112,7 @@ impl Collector {
             let step = follow.next().await;
             let woken = {
                 let mut graph = self.graph.lock();
-                let mut put = |object: &Encoded| match object.metadata::<ObjectMeta>() {
+                let mut put = |object: &Encoded| match object.metadata::<Metadata>() {
                     Ok(metadata) => graph.put(&resource, &metadata),
                     Err(_) => Vec::new(),
                 };
@@ -122,12 +121,12 @@ impl Collector {
                     Step::All(objects) => {
                         let mut woken: Vec<String> = objects.iter().flat_map(&mut put).collect();
                         let there: Vec<String> =
-                            objects.iter().filter_map(|object| object.metadata::<ObjectMeta>().ok()?.uid).collect();
+                            objects.iter().filter_map(|object| object.metadata::<Metadata>().ok()?.uid).collect();
                         woken.extend(graph.keep_only(&resource, &there.iter().map(String::as_str).collect()));
                         woken
                     }
                     Step::Gone(object) => match object.metadata() {
-                        Ok(ObjectMeta { uid: Some(uid), .. }) => graph.remove(&uid),
+                        Ok(Metadata { uid: Some(uid), .. }) => graph.remove(&uid),
                         _ => Vec::new(),
                     },
                 }

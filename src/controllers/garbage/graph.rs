@@ -4,7 +4,20 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use api::Resource;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use serde::Deserialize;
+
+/// What of an object's `metadata` the graph is made from. Its managed fields weigh more than all of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    pub uid: Option<String>,
+    pub name: Option<String>,
+    pub namespace: Option<String>,
+    pub deletion_timestamp: Option<Time>,
+    pub finalizers: Option<Vec<String>>,
+    pub owner_references: Option<Vec<OwnerReference>>,
+}
 
 /// An object, by what is needed to call the API about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +71,7 @@ struct Node {
 
 impl Graph {
     /// Takes an object in as it is now. Yields the uids of those to look at.
-    pub fn put(&mut self, resource: &Resource, meta: &ObjectMeta) -> Vec<String> {
+    pub fn put(&mut self, resource: &Resource, meta: &Metadata) -> Vec<String> {
         let (Some(uid), Some(name)) = (&meta.uid, &meta.name) else { return Vec::new() };
         if meta.namespace.is_none() && !self.cluster_scoped.contains(resource) {
             self.cluster_scoped.insert(resource.clone());

@@ -133,7 +133,6 @@ impl Materialised for Database {
         database.apply_batch(batch)?;
         self.sync(&database)?;
         drop(database);
-        give_back_memory();
         Ok(())
     }
 
@@ -218,16 +217,6 @@ fn checked(value: &[u8]) -> Result<&[u8], Doubt> {
     let crc = reader.u32();
     let content = value.get(4..).unwrap_or_default();
     if crc == Some(crc32fast::hash(content)) { Ok(content) } else { Err(Doubt::Content("a checksum is wrong")) }
-}
-
-/// What sled freed stays with the allocator otherwise, for good.
-fn give_back_memory() {
-    #[cfg(target_env = "gnu")]
-    #[expect(unsafe_code, reason = "the allocator's own function has no safe form")]
-    // SAFETY: malloc_trim takes any number and may be called from any thread at any time.
-    unsafe {
-        nix::libc::malloc_trim(0);
-    }
 }
 
 fn sync_dir(dir: &Path) -> std::io::Result<()> {
