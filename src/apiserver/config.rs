@@ -18,8 +18,10 @@ use rustls::RootCertStore;
 use rustls::client::ResolvesClientCert;
 use rustls::server::ResolvesServerCert;
 
-pub(crate) use admission::PLUGINS;
-pub use admission::{AdmissionOptions, PodSecurityOptions};
+pub use admission::{
+    AdmissionOptions, EventLimit, EventLimitKind, ImagePolicy, Labels, NodeSelectors, PodSecurityOptions, Tolerations,
+};
+pub(crate) use admission::{PLUGINS, node_labels};
 pub use aggregation::AggregationOptions;
 pub use authentication::{
     AuthenticationOptions, OidcOptions, RequestHeaderOptions, ServiceAccountOptions, TokenWebhookOptions,

@@ -23,6 +23,7 @@ pub struct Reviewer {
     kind: &'static str,
     /// For one try.
     timeout: Duration,
+    pause_first: Duration,
 }
 
 impl Reviewer {
@@ -34,7 +35,13 @@ impl Reviewer {
         kind: &'static str,
         timeout: Duration,
     ) -> Result<Reviewer, EndpointError> {
-        Ok(Reviewer { caller, endpoint: Endpoint::from_kubeconfig(kubeconfig)?, api_version, kind, timeout })
+        let endpoint = Endpoint::from_kubeconfig(kubeconfig)?;
+        Ok(Reviewer { caller, endpoint, api_version, kind, timeout, pause_first: PAUSE_FIRST })
+    }
+
+    /// With another pause before the second try.
+    pub fn with_first_pause(self, pause_first: Duration) -> Reviewer {
+        Reviewer { pause_first, ..self }
     }
 
     /// The status of the review of `spec`.
@@ -42,7 +49,7 @@ impl Reviewer {
         let (version, kind) = (&self.api_version, self.kind);
         let review = serde_json::json!({"apiVersion": version, "kind": kind, "metadata": {}, "spec": spec});
         let body = Bytes::from(review.to_string());
-        let mut pause = PAUSE_FIRST;
+        let mut pause = self.pause_first;
         let mut tries = 0;
         let answer = loop {
             tries += 1;

@@ -87,7 +87,7 @@ impl ApiServer {
         let server = ApiServer(Arc::new(Inner {
             authenticator,
             authorizer: Authorizer::new(cache.clone(), &config.authorization, caller.clone(), &shutdown)?,
-            admission: Admission::new(cache.clone(), &config.admission),
+            admission: Admission::new(cache.clone(), &config.admission, &caller)?,
             services: Services::new(&config, &cache)?,
             kubelets: Kubelets::new(&config.kubelet_client)?,
             audit: Audit::start(&config.protection.audit, &caller, &shutdown)?,

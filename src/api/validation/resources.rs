@@ -39,7 +39,7 @@ pub(crate) fn is_integer(name: &str) -> bool {
     ) || is_extended(name)
 }
 
-pub(crate) fn is_extended(name: &str) -> bool {
+pub fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && format::label_key(&format!("requests.{name}")).is_empty()
 }
 

@@ -1,9 +1,10 @@
-//! What certificates are signed is a matter of who may sign for a signer: CertificateApproval and CertificateSigning.
-//! And no client certificate makes anybody a master: CertificateSubjectRestriction.
+//! What certificates are signed is a matter of who may sign for a signer: CertificateApproval, CertificateSigning and
+//! ClusterTrustBundleAttest. And no client certificate makes anybody a master: CertificateSubjectRestriction.
 
 use api::{Failure, Fields};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures::future::BoxFuture;
 use serde_json::Value;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::pem::parse_x509_pem;
@@ -17,43 +18,111 @@ use crate::server::ApiServer;
 
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
-/// Those of the two that ask the authorizer and are switched on.
-#[derive(Clone, Copy, Debug)]
-pub struct Signers {
-    /// CertificateApproval.
-    pub approval: bool,
-    /// CertificateSigning.
-    pub signing: bool,
+/// CertificateApproval: whoever approves a request must be allowed to for the request's signer.
+pub struct CertificateApproval;
+
+/// CertificateSigning: whoever signs must be allowed to for the signer.
+pub struct CertificateSigning;
+
+/// ClusterTrustBundleAttest: whoever publishes a signer's trust anchors must be allowed to attest for it.
+pub struct ClusterTrustBundleAttest;
+
+fn updates_request(attributes: &Attributes<'_>, subresource: &str) -> bool {
+    let resource = &attributes.row.resource;
+    attributes.operation == Operation::Update
+        && attributes.subresource == Some(subresource)
+        && resource.group == "certificates.k8s.io"
+        && resource.plural == "certificatesigningrequests"
 }
 
-impl Signers {
-    /// Whoever approves a request or signs it must be allowed to for the request's signer.
-    pub async fn validate(
-        self,
-        server: &ApiServer,
-        attributes: &Attributes<'_>,
-        object: Option<&Value>,
-        old: Option<&Value>,
-    ) -> Result<(), Failure> {
-        let resource = &attributes.row.resource;
-        if resource.group != "certificates.k8s.io"
-            || resource.plural != "certificatesigningrequests"
-            || attributes.operation != Operation::Update
-        {
-            return Ok(());
-        }
-        let (Some(object), Some(old)) = (object, old) else { return Ok(()) };
-        let (verb, word) = match attributes.subresource {
-            Some("approval") if self.approval => ("approve", "approve"),
-            Some("status") if self.signing && signed(object, old) => ("sign", "sign"),
-            _ => return Ok(()),
-        };
-        let signer = old.part("spec").text("signerName");
-        if may(server, attributes.user, verb, signer).await {
-            return Ok(());
-        }
-        Err(attributes.refuse(format!("user not permitted to {word} requests with signerName \"{signer}\"")))
+async fn demand(server: &ApiServer, attributes: &Attributes<'_>, verb: &str, request: &Value) -> Result<(), Failure> {
+    let signer = request.part("spec").text("signerName");
+    if may(server, attributes.user, verb, signer).await {
+        return Ok(());
     }
+    Err(attributes.refuse(format!("user not permitted to {verb} requests with signerName \"{signer}\"")))
+}
+
+impl Plugin for CertificateApproval {
+    fn asks(&self, attributes: &Attributes<'_>) -> bool {
+        updates_request(attributes, "approval")
+    }
+
+    fn ask<'a>(
+        &'a self,
+        server: &'a ApiServer,
+        attributes: &'a mut Attributes<'_>,
+        _object: Option<&'a Value>,
+        old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            match old {
+                Some(old) => demand(server, attributes, "approve", old).await,
+                None => Ok(()),
+            }
+        })
+    }
+}
+
+impl Plugin for CertificateSigning {
+    fn asks(&self, attributes: &Attributes<'_>) -> bool {
+        updates_request(attributes, "status")
+    }
+
+    fn ask<'a>(
+        &'a self,
+        server: &'a ApiServer,
+        attributes: &'a mut Attributes<'_>,
+        object: Option<&'a Value>,
+        old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            match (object, old) {
+                (Some(object), Some(old)) if signed(object, old) => demand(server, attributes, "sign", old).await,
+                _ => Ok(()),
+            }
+        })
+    }
+}
+
+impl Plugin for ClusterTrustBundleAttest {
+    fn asks(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.is("certificates.k8s.io", "clustertrustbundles")
+            && matches!(attributes.operation, Operation::Create | Operation::Update)
+    }
+
+    fn ask<'a>(
+        &'a self,
+        server: &'a ApiServer,
+        attributes: &'a mut Attributes<'_>,
+        object: Option<&'a Value>,
+        old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            let Some(object) = object else { return Ok(()) };
+            let signer = object.part("spec").text("signerName");
+            // The garbage collector and a storage migration say nothing new.
+            let unchanged = old.is_some_and(|old| is_about_ownership_only(object, old));
+            if signer.is_empty() || unchanged || may(server, attributes.user, "attest", signer).await {
+                return Ok(());
+            }
+            Err(attributes.refuse(format!("user not permitted to attest for signerName \"{signer}\"")))
+        })
+    }
+}
+
+/// Nothing differs but owners, finalizers and managed fields.
+fn is_about_ownership_only(new: &Value, old: &Value) -> bool {
+    let rest = |object: &Value| {
+        let mut object = object.clone();
+        if let Some(metadata) = object.object("metadata") {
+            for field in ["ownerReferences", "finalizers", "managedFields"] {
+                metadata.unset(field);
+            }
+        }
+        object
+    };
+    rest(new) == rest(old)
 }
 
 fn signed(object: &Value, old: &Value) -> bool {

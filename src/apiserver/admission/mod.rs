@@ -1,10 +1,12 @@
 //! Admission: what the cluster adds to an object and whether it takes it, after authorisation and before the store.
 //!
 //! A chain of plugins in upstream's order. First each may change the object, then, when it is complete and valid,
-//! each may refuse it. Plugins are decisions on the request and the watch cache; they write nothing. Behind them come
-//! the [`Stage`]s that an administrator configures and that may have to wait: policies, webhooks, quota. When one of
-//! those changes the object, the whole chain goes round once more.
+//! each may refuse it. Plugins are decisions on the request and the watch cache, where need be on an answer of the
+//! authorizer; they write nothing. Behind them come the [`Stage`]s that an administrator configures and that may have
+//! to wait: policies, webhooks, quota. When one of those changes the object, the whole chain goes round once more.
 
+mod always_deny;
+mod always_pull_images;
 mod attributes;
 mod certificates;
 mod claim_resize;
@@ -12,11 +14,22 @@ pub mod connect;
 mod default_ingress_class;
 mod default_storage_class;
 mod default_toleration_seconds;
+mod deny_external_ips;
+mod event_rate_limit;
+mod extended_resource_toleration;
+mod hard_anti_affinity;
+mod image_policy;
 mod limit_ranger;
 mod namespace_lifecycle;
+mod namespaces;
+mod node_declared_features;
 mod node_restriction;
 mod objects;
+mod owner_references;
+mod pod_node_selector;
+mod pod_resize;
 mod pod_security;
+mod pod_toleration_restriction;
 mod pod_topology_labels;
 pub mod policy;
 mod priority;
@@ -26,6 +39,7 @@ mod service_account;
 mod service_account_secrets;
 mod storage_in_use_protection;
 mod taint_nodes;
+mod tolerations;
 mod webhooks;
 
 use std::sync::Arc;
@@ -38,10 +52,11 @@ use serde_json::Value;
 pub use attributes::{Attributes, Operation, Reinvocation, kind_of};
 
 use crate::cache::Cache;
-use crate::config::AdmissionOptions;
+use crate::config::{AdmissionOptions, Error, PLUGINS};
 use crate::failures;
 use crate::metrics::Text;
 use crate::server::ApiServer;
+use crate::webhook::Caller;
 
 /// One admission plugin.
 pub trait Plugin: Send + Sync {
@@ -65,6 +80,23 @@ pub trait Plugin: Send + Sync {
         _old: Option<&Value>,
     ) -> Result<(), Failure> {
         Ok(())
+    }
+
+    /// It has to ask before it knows whether to refuse a request like this: the authorizer, the store, a program
+    /// elsewhere.
+    fn asks(&self, _attributes: &Attributes<'_>) -> bool {
+        false
+    }
+
+    /// Refuses the object for what it is told. Called where it [asks](Plugin::asks), behind `validate`.
+    fn ask<'a>(
+        &'a self,
+        _server: &'a ApiServer,
+        _attributes: &'a mut Attributes<'_>,
+        _object: Option<&'a Value>,
+        _old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 
@@ -101,43 +133,21 @@ pub trait Stage: Send + Sync {
 /// The chain.
 pub struct Admission {
     cache: Arc<Cache>,
+    /// NamespaceAutoProvision.
+    provides_namespaces: bool,
     plugins: Vec<Box<dyn Plugin>>,
-    signers: certificates::Signers,
     stages: Vec<Box<dyn Stage>>,
     webhook_figures: Arc<webhooks::Figures>,
 }
 
 impl Admission {
-    /// The plugins that are switched on, in upstream's order.
-    pub fn new(cache: Arc<Cache>, options: &AdmissionOptions) -> Admission {
+    /// The plugins that are switched on, in upstream's order. Reads the files that the options name.
+    pub fn new(cache: Arc<Cache>, options: &AdmissionOptions, caller: &Arc<Caller>) -> Result<Admission, Error> {
         let cached: &Cache = &cache;
-        let toleration_seconds = options.toleration_seconds;
-        let pod_security = options.pod_security.clone();
-        let all: Vec<(&str, Box<dyn Plugin>)> = vec![
-            ("NamespaceLifecycle", Box::new(namespace_lifecycle::NamespaceLifecycle::new(cached))),
-            ("LimitRanger", Box::new(limit_ranger::LimitRanger::new(cached))),
-            ("ServiceAccount", Box::new(service_account::ServiceAccount::new(cached))),
-            ("NodeRestriction", Box::new(node_restriction::NodeRestriction)),
-            ("TaintNodesByCondition", Box::new(taint_nodes::TaintNodesByCondition)),
-            ("PodSecurity", Box::new(pod_security::PodSecurity::new(cached, pod_security))),
-            ("Priority", Box::new(priority::Priority::new(cached))),
-            (
-                "DefaultTolerationSeconds",
-                Box::new(default_toleration_seconds::DefaultTolerationSeconds::new(toleration_seconds)),
-            ),
-            ("DefaultStorageClass", Box::new(default_storage_class::DefaultStorageClass::new(cached))),
-            ("StorageObjectInUseProtection", Box::new(storage_in_use_protection::StorageObjectInUseProtection)),
-            ("PersistentVolumeClaimResize", Box::new(claim_resize::PersistentVolumeClaimResize::new(cached))),
-            ("RuntimeClass", Box::new(runtime_class::RuntimeClass::new(cached))),
-            ("CertificateSubjectRestriction", Box::new(certificates::CertificateSubjectRestriction)),
-            ("DefaultIngressClass", Box::new(default_ingress_class::DefaultIngressClass::new(cached))),
-            ("PodTopologyLabels", Box::new(pod_topology_labels::PodTopologyLabels::new(cached))),
-        ];
-        let plugins = all.into_iter().filter(|(name, _)| options.is_on(name)).map(|(_, plugin)| plugin).collect();
-        let signers = certificates::Signers {
-            approval: options.is_on("CertificateApproval"),
-            signing: options.is_on("CertificateSigning"),
-        };
+        let mut plugins: Vec<Box<dyn Plugin>> = Vec::new();
+        for name in PLUGINS.into_iter().filter(|name| options.is_on(name)) {
+            plugins.extend(plugin(name, cached, options, caller)?);
+        }
         let webhook_figures = Arc::new(webhooks::Figures::default());
         let figures = || webhook_figures.clone();
         let all: Vec<(&str, Box<dyn Stage>)> = vec![
@@ -146,9 +156,11 @@ impl Admission {
             ("ValidatingAdmissionPolicy", Box::new(policy::ValidatingAdmissionPolicy::new(cached))),
             ("ValidatingAdmissionWebhook", Box::new(webhooks::ValidatingAdmissionWebhook::new(cached, figures()))),
             ("ResourceQuota", Box::new(resource_quota::ResourceQuota::new(cached))),
+            ("AlwaysDeny", Box::new(always_deny::AlwaysDeny)),
         ];
         let stages = all.into_iter().filter(|(name, _)| options.is_on(name)).map(|(_, stage)| stage).collect();
-        Admission { cache, plugins, signers, stages, webhook_figures }
+        let provides_namespaces = options.is_on("NamespaceAutoProvision");
+        Ok(Admission { cache, provides_namespaces, plugins, stages, webhook_figures })
     }
 
     /// Somebody configured something beyond the plugins. It has no say in what a starting server writes: whoever serves
@@ -171,6 +183,9 @@ impl Admission {
         old: Option<&Value>,
     ) -> Result<(), Failure> {
         let began = Instant::now();
+        if self.provides_namespaces {
+            namespaces::provide(server, attributes).await?;
+        }
         let done = self.mutate_in_rounds(server, attributes, object, old).await;
         attributes.hand_over();
         server.metrics().admitted("admit", attributes.operation, done.is_ok(), began.elapsed());
@@ -266,8 +281,10 @@ impl Admission {
         if attributes.operation != Operation::Connect {
             for plugin in &self.plugins {
                 plugin.validate(&self.cache, attributes, object, old)?;
+                if plugin.asks(attributes) {
+                    plugin.ask(server, attributes, object, old).await?;
+                }
             }
-            self.signers.validate(server, attributes, object, old).await?;
         }
         if !self.is_configured(server) {
             return Ok(());
@@ -277,6 +294,59 @@ impl Admission {
         }
         Ok(())
     }
+}
+
+/// The plugin of a name; `None` for those that are stages, and for those that have nothing to do here.
+fn plugin(
+    name: &str,
+    cache: &Cache,
+    options: &AdmissionOptions,
+    caller: &Arc<Caller>,
+) -> Result<Option<Box<dyn Plugin>>, Error> {
+    Ok(Some(match name {
+        "NamespaceLifecycle" => Box::new(namespace_lifecycle::NamespaceLifecycle::new(cache)),
+        "NamespaceExists" => Box::new(namespaces::NamespaceExists),
+        "LimitPodHardAntiAffinityTopology" => Box::new(hard_anti_affinity::LimitPodHardAntiAffinityTopology),
+        "LimitRanger" => Box::new(limit_ranger::LimitRanger::new(cache)),
+        "ServiceAccount" => Box::new(service_account::ServiceAccount::new(cache)),
+        "NodeRestriction" => Box::new(node_restriction::NodeRestriction),
+        "TaintNodesByCondition" => Box::new(taint_nodes::TaintNodesByCondition),
+        "AlwaysPullImages" => Box::new(always_pull_images::AlwaysPullImages),
+        "ImagePolicyWebhook" => match &options.image_policy {
+            Some(policy) => Box::new(image_policy::ImagePolicyWebhook::new(policy.clone(), caller)?),
+            None => return Err(Error::Flags("ImagePolicyWebhook needs its part of admission-control-config-file")),
+        },
+        "PodSecurity" => Box::new(pod_security::PodSecurity::new(cache, options.pod_security.clone())),
+        "PodNodeSelector" => Box::new(pod_node_selector::PodNodeSelector::new(cache, options.node_selectors.clone())),
+        "Priority" => Box::new(priority::Priority::new(cache)),
+        "DefaultTolerationSeconds" => {
+            Box::new(default_toleration_seconds::DefaultTolerationSeconds::new(options.toleration_seconds))
+        }
+        "PodTolerationRestriction" => {
+            let configured = options.tolerations.clone();
+            Box::new(pod_toleration_restriction::PodTolerationRestriction::new(cache, configured))
+        }
+        "EventRateLimit" if options.event_limits.is_empty() => {
+            return Err(Error::Flags("EventRateLimit needs its part of admission-control-config-file"));
+        }
+        "EventRateLimit" => Box::new(event_rate_limit::EventRateLimit::new(&options.event_limits)),
+        "ExtendedResourceToleration" => Box::new(extended_resource_toleration::ExtendedResourceToleration),
+        "DefaultStorageClass" => Box::new(default_storage_class::DefaultStorageClass::new(cache)),
+        "StorageObjectInUseProtection" => Box::new(storage_in_use_protection::StorageObjectInUseProtection),
+        "OwnerReferencesPermissionEnforcement" => Box::new(owner_references::OwnerReferencesPermissionEnforcement),
+        "PersistentVolumeClaimResize" => Box::new(claim_resize::PersistentVolumeClaimResize::new(cache)),
+        "RuntimeClass" => Box::new(runtime_class::RuntimeClass::new(cache)),
+        "CertificateApproval" => Box::new(certificates::CertificateApproval),
+        "CertificateSigning" => Box::new(certificates::CertificateSigning),
+        "ClusterTrustBundleAttest" => Box::new(certificates::ClusterTrustBundleAttest),
+        "CertificateSubjectRestriction" => Box::new(certificates::CertificateSubjectRestriction),
+        "DefaultIngressClass" => Box::new(default_ingress_class::DefaultIngressClass::new(cache)),
+        "DenyServiceExternalIPs" => Box::new(deny_external_ips::DenyServiceExternalIps),
+        "PodTopologyLabels" => Box::new(pod_topology_labels::PodTopologyLabels::new(cache)),
+        "NodeDeclaredFeatureValidator" => Box::new(node_declared_features::NodeDeclaredFeatureValidator::new(cache)),
+        "PodResizeValidator" => Box::new(pod_resize::PodResizeValidator::new(cache)),
+        _ => return Ok(None),
+    }))
 }
 
 /// An object of the watch cache, decoded. `prefix` is the resource's, as `/registry/namespaces/`.

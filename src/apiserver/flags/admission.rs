@@ -1,9 +1,13 @@
 //! What is admitted: the flags of `src/apiserver/admission`.
 
+mod event_limits;
+mod image_policy;
 mod pod_security;
+mod pods;
 
+use api::Fields;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Flag;
 use super::Set::{List, Text};
@@ -20,7 +24,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Text(|config, text| seconds(text).map(|seconds| config.admission.toleration_seconds[1] = seconds)),
     ),
     ("disable-admission-plugins", List(|config, names| disable(&mut config.admission, names))),
-    ("enable-admission-plugins", List(|config, names| enable(&config.admission, &names))),
+    ("enable-admission-plugins", List(|config, names| enable(&mut config.admission, names))),
 ];
 
 fn seconds(text: &str) -> Result<i64, String> {
@@ -40,14 +44,14 @@ fn disable(options: &mut AdmissionOptions, names: Vec<String>) -> Result<(), Str
     Ok(())
 }
 
-/// All are on, so that there is nothing to do but to say what cannot be. Flags are taken in the order of their names:
-/// what is switched off is known here.
-fn enable(options: &AdmissionOptions, names: &[String]) -> Result<(), String> {
-    known(names)?;
-    match names.iter().find(|name| !options.is_on(name)) {
-        Some(name) => Err(format!("{name} in enable-admission-plugins and disable-admission-plugins overlapped")),
-        None => Ok(()),
+/// Flags are taken in the order of their names: what is switched off is known here.
+fn enable(options: &mut AdmissionOptions, names: Vec<String>) -> Result<(), String> {
+    known(&names)?;
+    if let Some(name) = names.iter().find(|name| options.disabled.contains(name)) {
+        return Err(format!("{name} in enable-admission-plugins and disable-admission-plugins overlapped"));
     }
+    options.enabled = names;
+    Ok(())
 }
 
 /// Upstream: `apiserver.config.k8s.io/v1`, `AdmissionConfiguration`.
@@ -75,7 +79,11 @@ fn config_file(options: &mut AdmissionOptions, path: &str) -> Result<(), String>
         std::fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
     };
     let path = std::path::Path::new(path);
-    let file: AdmissionConfiguration = serde_saphyr::from_str(&read(path)?).map_err(|error| error.to_string())?;
+    let file: Value = serde_saphyr::from_str(&read(path)?).map_err(|error| error.to_string())?;
+    if let Some(done) = old_file(options, &file) {
+        return done;
+    }
+    let file: AdmissionConfiguration = serde_json::from_value(file).map_err(|error| error.to_string())?;
     if file.kind != "AdmissionConfiguration"
         || !matches!(file.api_version.as_str(), "apiserver.config.k8s.io/v1" | "apiserver.k8s.io/v1alpha1")
     {
@@ -92,10 +100,34 @@ fn config_file(options: &mut AdmissionOptions, path: &str) -> Result<(), String>
         };
         match plugin.name.as_str() {
             "PodSecurity" => options.pod_security = pod_security::read(configuration)?,
+            "PodNodeSelector" => options.node_selectors = pods::node_selectors(configuration)?,
+            "PodTolerationRestriction" => options.tolerations = pods::tolerations(configuration)?,
+            "EventRateLimit" => options.event_limits = event_limits::read(configuration)?,
+            "ImagePolicyWebhook" => options.image_policy = Some(image_policy::read(configuration)?),
             name => return Err(format!("the plugin {name:?} takes no configuration")),
         }
     }
     Ok(())
+}
+
+/// Once such a file was that of a plugin itself. `None` where it is not.
+fn old_file(options: &mut AdmissionOptions, file: &Value) -> Option<Result<(), String>> {
+    const IMAGES: &str = "imagePolicy";
+    const SELECTORS: &str = "podNodeSelectorPluginConfig";
+    if file.has("kind") || !(file.has(IMAGES) || file.has(SELECTORS)) {
+        return None;
+    }
+    let part = |name: &str| file.at(name).map(|value| json!({name: value}));
+    let mut take = || {
+        if let Some(configuration) = part(IMAGES) {
+            options.image_policy = Some(image_policy::read(configuration)?);
+        }
+        if let Some(configuration) = part(SELECTORS) {
+            options.node_selectors = pods::node_selectors(configuration)?;
+        }
+        Ok(())
+    };
+    Some(take())
 }
 
 #[cfg(test)]
@@ -111,6 +143,9 @@ mod tests {
             .apply_flags(["disable-admission-plugins=PodSecurity,Priority", "enable-admission-plugins=LimitRanger"])
             .unwrap();
         assert!(!config.admission.is_on("PodSecurity") && config.admission.is_on("LimitRanger"));
+        assert!(config.admission.is_on("NodeRestriction") && !config.admission.is_on("AlwaysPullImages"));
+        config.apply_flags(["enable-admission-plugins=AlwaysPullImages"]).unwrap();
+        assert!(config.admission.is_on("AlwaysPullImages"));
         let overlap = ["disable-admission-plugins=Priority", "enable-admission-plugins=Priority"];
         assert!(config.apply_flags(overlap).unwrap_err().to_string().ends_with("overlapped"));
         let unknown = config.apply_flags(["enable-admission-plugins=Nothing"]).unwrap_err().to_string();

@@ -2,13 +2,16 @@
 //! and gets tokens and certificates for those and itself.
 
 use api::{Failure, Fields};
+use futures::future::BoxFuture;
 use serde_json::Value;
 
 use super::certificates::subject;
 use super::{Attributes, Operation, Plugin, look_up};
 use crate::cache::Cache;
 use crate::identity::Identity;
+use crate::server::ApiServer;
 
+mod audience;
 mod pods;
 
 /// Labels below these that a kubelet may set on its Node.
@@ -68,6 +71,30 @@ impl Plugin for NodeRestriction {
             ("certificates.k8s.io", "certificatesigningrequests") => signing_request(attributes, node, object),
             _ => Ok(()),
         }
+    }
+
+    fn asks(&self, attributes: &Attributes<'_>) -> bool {
+        let resource = &attributes.row.resource;
+        attributes.operation == Operation::Create
+            && attributes.subresource == Some("token")
+            && resource.group.is_empty()
+            && resource.plural == "serviceaccounts"
+            && attributes.user.node_name().is_some()
+    }
+
+    fn ask<'a>(
+        &'a self,
+        server: &'a ApiServer,
+        attributes: &'a mut Attributes<'_>,
+        object: Option<&'a Value>,
+        _old: Option<&'a Value>,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            match object {
+                Some(request) => audience::check(server, attributes, request).await,
+                None => Ok(()),
+            }
+        })
     }
 }
 
