@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, SigningKey,
 };
 use sha2::{Digest, Sha256};
 use time::{Duration, OffsetDateTime};
 
 use crate::request::public_key_of;
+use crate::subject::{self, Signed};
 use crate::{Error, read_secret, write_public, write_secret};
 
 const AUTHORITY_YEARS: i64 = 10;
@@ -124,7 +125,7 @@ impl Authority {
     pub fn issue(&self, profile: &Profile) -> Result<Issued, Error> {
         let key = KeyPair::generate().map_err(Error::make("a key"))?;
         let cert = params(profile)?.signed_by(&key, &self.issuer).map_err(Error::make("a certificate"))?;
-        Ok(Issued { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
+        Ok(Issued { cert_pem: self.complete(&cert, profile)?, key_pem: key.serialize_pem() })
     }
 
     /// A certificate for the key of a request (PKCS#10 PEM). What it says is up to `profile`, not to the request, whose
@@ -132,7 +133,16 @@ impl Authority {
     pub fn sign(&self, request_pem: &str, profile: &Profile) -> Result<String, Error> {
         let key = public_key_of(request_pem)?;
         let cert = params(profile)?.signed_by(&key, &self.issuer).map_err(Error::make("a certificate"))?;
-        Ok(cert.pem())
+        self.complete(&cert, profile)
+    }
+
+    /// With all organisations.
+    fn complete(&self, cert: &Certificate, profile: &Profile) -> Result<String, Error> {
+        if profile.organizations.len() < 2 {
+            return Ok(cert.pem());
+        }
+        let sign = |bytes: &[u8]| self.issuer.key().sign(bytes);
+        subject::replace(Signed::Certificate, cert.der(), &profile.common_name, &profile.organizations, sign)
     }
 }
 
@@ -157,6 +167,7 @@ fn params(profile: &Profile) -> Result<CertificateParams, Error> {
     Ok(params)
 }
 
+/// Of several organisations it holds the last one.
 pub(crate) fn name(common_name: &str, organizations: &[String]) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     for organization in organizations {

@@ -9,6 +9,7 @@ mod authority;
 mod files;
 mod live;
 mod request;
+mod subject;
 mod token;
 mod trust;
 

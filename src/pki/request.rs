@@ -2,10 +2,15 @@
 
 use std::net::IpAddr;
 
-use rcgen::{CertificateParams, CertificateSigningRequestParams, DnType, DnValue, KeyPair, SanType};
+use rcgen::{CertificateParams, CertificateSigningRequestParams, KeyPair, SanType, SigningKey};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::AttributeTypeAndValue;
 
 use crate::Error;
 use crate::authority::{Profile, alt_names, name};
+use crate::subject::{self, Signed};
 
 /// A new key and the request for its certificate, both PEM.
 pub struct KeyAndRequest {
@@ -20,7 +25,12 @@ impl KeyAndRequest {
         params.distinguished_name = name(&profile.common_name, &profile.organizations);
         params.subject_alt_names = alt_names(&profile.dns_names, &profile.addresses)?;
         let request = params.serialize_request(&key).map_err(Error::make("a certificate request"))?;
-        let request_pem = request.pem().map_err(Error::make("a certificate request"))?;
+        let request_pem = if profile.organizations.len() < 2 {
+            request.pem().map_err(Error::make("a certificate request"))?
+        } else {
+            let sign = |bytes: &[u8]| key.sign(bytes);
+            subject::replace(Signed::Request, request.der(), &profile.common_name, &profile.organizations, sign)?
+        };
         Ok(KeyAndRequest { key_pem: key.serialize_pem(), request_pem })
     }
 }
@@ -46,13 +56,14 @@ impl Requested {
             addresses: Vec::new(),
             other_names: false,
         };
-        for (kind, value) in params.distinguished_name.iter() {
-            let text = text(value)?;
-            match kind {
-                DnType::CommonName => requested.common_name = text,
-                DnType::OrganizationName => requested.organizations.push(text),
-                _ => {}
-            }
+        let (_, pem) = parse_x509_pem(request_pem.as_bytes()).map_err(unusable)?;
+        let (_, request) = X509CertificationRequest::from_der(&pem.contents).map_err(unusable)?;
+        let subject = &request.certification_request_info.subject;
+        for name in subject.iter_common_name() {
+            requested.common_name = text(name)?;
+        }
+        for name in subject.iter_organization() {
+            requested.organizations.push(text(name)?);
         }
         for name in &params.subject_alt_names {
             match name {
@@ -70,20 +81,15 @@ pub(crate) fn public_key_of(request_pem: &str) -> Result<rcgen::PublicKey, Error
 }
 
 fn parse(request_pem: &str) -> Result<CertificateSigningRequestParams, Error> {
-    CertificateSigningRequestParams::from_pem(request_pem)
-        .map_err(|error| Error::Unusable { what: "the certificate request", why: error.to_string() })
+    CertificateSigningRequestParams::from_pem(request_pem).map_err(unusable)
 }
 
-fn text(value: &DnValue) -> Result<String, Error> {
-    match value {
-        DnValue::Utf8String(text) => Ok(text.clone()),
-        DnValue::PrintableString(text) => Ok(text.as_str().to_owned()),
-        DnValue::Ia5String(text) => Ok(text.as_str().to_owned()),
-        _ => Err(Error::Unusable {
-            what: "the certificate request",
-            why: "its subject is in an unusual encoding".into(),
-        }),
-    }
+fn unusable(why: impl std::fmt::Display) -> Error {
+    Error::Unusable { what: "the certificate request", why: why.to_string() }
+}
+
+fn text(name: &AttributeTypeAndValue<'_>) -> Result<String, Error> {
+    name.as_str().map(str::to_owned).map_err(|_| unusable("its subject is in an unusual encoding"))
 }
 
 #[cfg(test)]
