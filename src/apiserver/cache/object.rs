@@ -168,7 +168,9 @@ impl Stored {
     /// Decoded, with its resource version.
     pub fn decode(&self) -> Result<Value, serde_json::Error> {
         let mut value: Value = serde_json::from_slice(&self.value)?;
-        if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        if self.mod_revision > 0
+            && let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut)
+        {
             metadata.insert("resourceVersion".to_owned(), Value::String(self.mod_revision.to_string()));
         }
         Ok(value)
@@ -204,8 +206,12 @@ fn labels_of(object: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Puts the resource version in front of what follows `"metadata":{` in the stored bytes.
+/// Puts the resource version in front of what follows `"metadata":{` in the stored bytes. What was never stored, as
+/// the result of a dry run, has none.
 fn write_resource_version(revision: u64, tail: &[u8], out: &mut Vec<u8>) {
+    if revision == 0 {
+        return out.put_slice(tail);
+    }
     out.put_slice(b"\"resourceVersion\":\"");
     let mut digits = [0; 20];
     out.put_slice(decimal(revision, &mut digits));

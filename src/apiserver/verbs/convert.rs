@@ -70,7 +70,7 @@ pub async fn object(server: &ApiServer, row: &Row, stored: &Stored) -> Result<Va
         let converted = served(server, row, vec![object]).await?;
         converted.into_iter().next().ok_or_else(|| Failure::internal("a conversion lost its object"))?
     };
-    if let Some(metadata) = object.object("metadata") {
+    if let Some(metadata) = object.object("metadata").filter(|_| stored.mod_revision > 0) {
         metadata.set("resourceVersion", stored.mod_revision.to_string());
     }
     Ok(object)

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use api::{Call, Failure, Row, Verb};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::Durability;
 
 pub use convert::{in_version, needs_webhook, object, through_webhook, to_stored};
@@ -75,6 +75,12 @@ impl Outcome {
 
     pub fn value(code: u16, value: Value) -> Outcome {
         Outcome { code, body: Answered::Value(value), warnings: Vec::new() }
+    }
+
+    /// What was asked for is done, and there is nothing to show: `metav1.Status`.
+    fn done() -> Outcome {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+        Outcome::value(201, status)
     }
 
     fn warning(mut self, warnings: Vec<String>) -> Outcome {

@@ -80,7 +80,9 @@ async fn names_are_generated_and_dry_runs_leave_nothing() {
     assert_ne!(first["metadata"]["name"], second["metadata"]["name"]);
     let mut call = t.ask(Verb::Create, "", "configmaps", Some(config_map("dry", "1")));
     call.options.dry_run = true;
-    assert_eq!(t.call(call).await.unwrap()["metadata"]["name"], "dry");
+    let dry = t.call(call).await.unwrap();
+    assert_eq!(dry["metadata"]["name"], "dry");
+    assert!(dry["metadata"].get("resourceVersion").is_none(), "what is not stored has no version");
     assert!(t.get("", "configmaps/dry").await.unwrap_err().is_not_found());
 }
 
@@ -463,7 +465,8 @@ async fn evictions_heed_the_budget() {
     budget["status"] = json!({"observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2,
         "desiredHealthy": 1, "expectedPods": 2});
     t.update("policy", "poddisruptionbudgets/p/status", budget).await.unwrap();
-    t.create("", "pods/web/eviction", eviction).await.unwrap();
+    let evicted = t.create("", "pods/web/eviction", eviction).await.unwrap();
+    assert_eq!((&evicted["status"], &evicted["code"]), (&json!("Success"), &json!(201)));
     assert!(t.get("", "pods/web").await.unwrap()["metadata"]["deletionTimestamp"].is_string());
     assert_eq!(t.get("policy", "poddisruptionbudgets/p").await.unwrap()["status"]["disruptionsAllowed"], 0);
 }
