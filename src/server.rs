@@ -10,7 +10,7 @@ use anyhow::Context;
 use api::Verb;
 use apiserver::{
     AdmissionOptions, AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, BearerToken,
-    Identity, KubeletClient, Limits, ProtectionOptions, RuntimeConfig, ServiceAccountOptions,
+    Identity, KubeletClient, Limits, ProtectionOptions, ProxyClientFiles, RuntimeConfig, ServiceAccountOptions,
 };
 use client::{Backend, Client, Informers, Patch, Scope};
 use controllers::Served;
@@ -245,6 +245,7 @@ fn apiserver_config(
             client_certificate: Arc::new(certificates.to_aggregated),
             authorities_pem: keys.front_proxy.cert_pem().to_owned(),
             allowed_names: vec![FRONT_PROXY.to_owned()],
+            files: ProxyClientFiles::default(),
         },
         authorization: AuthorizationOptions::default(),
         git_version: GIT_VERSION.to_owned(),

@@ -22,7 +22,7 @@ pub use admission::{
     AdmissionOptions, EventLimit, EventLimitKind, ImagePolicy, Labels, NodeSelectors, PodSecurityOptions, Tolerations,
 };
 pub(crate) use admission::{PLUGINS, node_labels};
-pub use aggregation::AggregationOptions;
+pub use aggregation::{AggregationOptions, ProxyClientFiles};
 pub use authentication::{
     AuthenticationOptions, OidcOptions, RequestHeaderOptions, ServiceAccountOptions, TokenWebhookOptions,
 };

@@ -6,6 +6,7 @@
 //! starts.
 
 mod admission;
+mod aggregation;
 mod audit;
 mod authentication;
 mod authorization;
@@ -22,8 +23,15 @@ pub use duration::parse as parse_duration;
 use crate::config::Config;
 
 /// The tables, one for each part of the server.
-const TABLES: [&[Flag]; 6] =
-    [admission::FLAGS, audit::FLAGS, authentication::FLAGS, authorization::FLAGS, protection::FLAGS, runtime::FLAGS];
+const TABLES: [&[Flag]; 7] = [
+    admission::FLAGS,
+    aggregation::FLAGS,
+    audit::FLAGS,
+    authentication::FLAGS,
+    authorization::FLAGS,
+    protection::FLAGS,
+    runtime::FLAGS,
+];
 
 /// How alike two names must be for one to be taken for the other, mistyped.
 const SIMILAR_ENOUGH: f64 = 0.8;

@@ -45,8 +45,8 @@ mod webhook;
 pub use authn::TokenFileError;
 pub use config::{
     AdmissionOptions, AggregationOptions, AuthenticationOptions, AuthorizationMode, AuthorizationOptions, BearerToken,
-    Config, Error, KubeletClient, Limits, PodSecurityOptions, ProtectionOptions, RequestHeaderOptions, RuntimeConfig,
-    ServiceAccountOptions,
+    Config, Error, KubeletClient, Limits, PodSecurityOptions, ProtectionOptions, ProxyClientFiles,
+    RequestHeaderOptions, RuntimeConfig, ServiceAccountOptions,
 };
 pub use flags::FlagError;
 pub use identity::Identity;

@@ -92,7 +92,7 @@ impl ApiServer {
             kubelets: Kubelets::new(&config.kubelet_client)?,
             audit: Audit::start(&config.protection.audit, &caller, &shutdown)?,
             caller,
-            aggregator: Aggregator::new(&cache, &config.aggregation),
+            aggregator: Aggregator::new(&cache, &config.aggregation, &shutdown)?,
             flow: FlowControl::new(&config.limits),
             tls: serve::Tls::new(&config)?,
             storage: Storage::new(store.clone(), at_rest, metrics.clone()),

@@ -23,7 +23,7 @@ use tokio_rustls::TlsConnector;
 use crate::authn::Peer;
 use crate::config::{
     AdmissionOptions, AggregationOptions, AuthenticationOptions, AuthorizationOptions, BearerToken, Config,
-    KubeletClient, Limits, ProtectionOptions, RuntimeConfig, ServiceAccountOptions,
+    KubeletClient, Limits, ProtectionOptions, ProxyClientFiles, RuntimeConfig, ServiceAccountOptions,
 };
 use crate::identity::Identity;
 use crate::pipeline;
@@ -276,6 +276,7 @@ pub fn config(range: &str) -> Config {
             client_certificate: Arc::new(Live::new(&proxy_client).unwrap()),
             authorities_pem: front_proxy.cert_pem().to_owned(),
             allowed_names: vec!["front-proxy-client".to_owned()],
+            files: ProxyClientFiles::default(),
         },
         authorization: AuthorizationOptions::default(),
         git_version: "v1.36.2+test".to_owned(),

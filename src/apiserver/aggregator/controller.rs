@@ -117,7 +117,17 @@ fn objects(services: &ResourceCache) -> Vec<Value> {
 impl Controller {
     /// The ConfigMap from which aggregated servers learn whom to believe; true once it is there.
     async fn publish(&self) -> bool {
-        let wanted = front_proxy::published(self.server.config());
+        let config = self.server.config();
+        let proxy = config.authentication.request_header.as_ref();
+        let authorities = match proxy.map(|proxy| std::fs::read_to_string(&proxy.client_ca_file)) {
+            None => String::new(),
+            Some(Ok(authorities)) => authorities,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the authorities of the proxy in front cannot be read");
+                return false;
+            }
+        };
+        let wanted = front_proxy::published(config, &authorities);
         let mut call = Call::new(Verb::Create, Resource::new("", "v1", "configmaps"));
         call.namespace = Some("kube-system".to_owned());
         call.options.field_manager = Some("kube-apiserver".to_owned());
@@ -183,9 +193,11 @@ impl Controller {
         for name in wanted.keys().filter(|name| !failed.contains(*name)) {
             self.progress.done(name);
         }
+        let made = wanted.into_keys().filter(|name| !failed.contains(name)).collect();
         if let Err(failure) = self.server.cache().reach(self.server.store().revision()).await {
             tracing::debug!(%failure, "the cache lags");
         }
+        self.server.aggregator().made(made);
         failed.is_empty()
     }
 

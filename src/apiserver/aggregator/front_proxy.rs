@@ -67,19 +67,37 @@ fn escape(key: &str) -> String {
 }
 
 /// The ConfigMap `kube-system/extension-apiserver-authentication`, from which aggregated servers learn whose client
-/// certificates and whose headers to believe.
-pub fn published(config: &Config) -> Value {
-    let list = |names: &[&str]| json!(names).to_string();
+/// certificates and whose headers to believe: this server's, and those of the proxy in front that the administrator
+/// configured. `proxy_authorities` are that proxy's, PEM.
+pub fn published(config: &Config, proxy_authorities: &str) -> Value {
+    let list = |names: &[&str], more: Option<&Vec<String>>| {
+        let mut all: Vec<&str> = names.to_vec();
+        let more = more.into_iter().flatten().map(String::as_str);
+        all.extend(more.filter(|one| !names.iter().any(|known| known.eq_ignore_ascii_case(one))));
+        json!(all).to_string()
+    };
+    let proxy = config.authentication.request_header.as_ref();
+    let mut authorities = proxy_authorities.to_owned();
+    let mut names: Vec<&str> = proxy.map_or(&[][..], |proxy| &proxy.allowed_names).iter().map(String::as_str).collect();
+    // Any name is taken where none is listed.
+    let any = proxy.is_some() && names.is_empty();
+    if config.aggregation.files.certificate.is_none() {
+        authorities.push_str(&config.aggregation.authorities_pem);
+        if !any {
+            names.extend(config.aggregation.allowed_names.iter().map(String::as_str));
+        }
+    }
     json!({
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
         "data": {
             "client-ca-file": config.authorities_pem,
-            "requestheader-allowed-names": json!(config.aggregation.allowed_names).to_string(),
-            "requestheader-client-ca-file": config.aggregation.authorities_pem,
-            "requestheader-extra-headers-prefix": list(&["X-Remote-Extra-"]),
-            "requestheader-group-headers": list(&["X-Remote-Group"]),
-            "requestheader-uid-headers": list(&["X-Remote-Uid"]),
-            "requestheader-username-headers": list(&["X-Remote-User"]),
+            "requestheader-allowed-names": json!(names).to_string(),
+            "requestheader-client-ca-file": authorities,
+            "requestheader-extra-headers-prefix":
+                list(&["X-Remote-Extra-"], proxy.map(|proxy| &proxy.extra_headers_prefix)),
+            "requestheader-group-headers": list(&["X-Remote-Group"], proxy.map(|proxy| &proxy.group_headers)),
+            "requestheader-uid-headers": list(&["X-Remote-Uid"], proxy.map(|proxy| &proxy.uid_headers)),
+            "requestheader-username-headers": list(&["X-Remote-User"], proxy.map(|proxy| &proxy.username_headers)),
         },
     })
 }
@@ -118,6 +136,26 @@ mod tests {
         assert_eq!(all("x-remote-extra-example.com%2fkey"), ["1", "2"]);
         assert!(all("x-remote-extra-scopes").is_empty() && all("impersonate-user").is_empty());
         assert!(all("authorization").is_empty() && all("accept").len() == 1);
+    }
+
+    #[test]
+    fn a_proxy_in_front_is_published_too() {
+        let mut config = crate::testing::config("10.43.0.0/16");
+        let data = published(&config, "")["data"].clone();
+        assert_eq!(data["requestheader-allowed-names"], "[\"front-proxy-client\"]");
+        assert_eq!(data["requestheader-client-ca-file"], config.aggregation.authorities_pem.as_str());
+        let flags = [
+            "requestheader-client-ca-file=/ca",
+            "requestheader-allowed-names=gate",
+            "requestheader-username-headers=X-Remote-User,X-Who",
+        ];
+        config.apply_flags(flags).unwrap();
+        let data = published(&config, "PROXY\n")["data"].clone();
+        assert_eq!(data["requestheader-allowed-names"], "[\"gate\",\"front-proxy-client\"]");
+        assert!(data["requestheader-client-ca-file"].as_str().unwrap().starts_with("PROXY\n-----BEGIN"));
+        assert_eq!(data["requestheader-username-headers"], "[\"X-Remote-User\",\"X-Who\"]");
+        config.apply_flags(["proxy-client-cert-file=/cert", "proxy-client-key-file=/key"]).unwrap();
+        assert_eq!(published(&config, "PROXY\n")["data"]["requestheader-client-ca-file"], "PROXY\n");
     }
 
     #[test]

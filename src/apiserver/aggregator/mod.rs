@@ -8,6 +8,7 @@
 //! A cluster without aggregated servers pays one look at a revision per request.
 
 mod availability;
+mod certificate;
 mod controller;
 mod documents;
 mod front_proxy;
@@ -18,7 +19,7 @@ mod registration;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::Fields;
@@ -28,14 +29,15 @@ use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use pki::Trust;
 use serde_json::Value;
+use task::Shutdown;
 
 pub use controller::run;
 pub use documents::Documents;
-pub use groups::groups;
+pub use groups::{Group, groups, own_group};
 pub use proxy::forward;
 
 use crate::cache::{Cache, ResourceCache};
-use crate::config::AggregationOptions;
+use crate::config::{AggregationOptions, Error};
 use crate::metrics::{Kind, Text};
 use crate::webhook::{ClientCertificate, Endpoint, EndpointError};
 
@@ -50,6 +52,8 @@ pub struct Aggregator {
     reading: Mutex<()>,
     certificate: ClientCertificate,
     documents: Documents,
+    /// Names of the APIServices for what is served here, once they were made.
+    made: ArcSwap<BTreeSet<String>>,
 }
 
 /// The APIServices as they are now.
@@ -82,13 +86,22 @@ pub struct Remote {
 }
 
 impl Aggregator {
-    pub fn new(cache: &Cache, options: &AggregationOptions) -> Aggregator {
-        Aggregator {
+    pub fn new(cache: &Cache, options: &AggregationOptions, shutdown: &Shutdown) -> Result<Aggregator, Error> {
+        let shown = certificate::shown(options, shutdown)?;
+        Ok(Aggregator {
             services: cache.resource(PREFIX),
             table: ArcSwap::default(),
             reading: Mutex::new(()),
-            certificate: ClientCertificate::new("front-proxy", options.client_certificate.clone()),
+            certificate: ClientCertificate::new("front-proxy", shown),
             documents: Documents::default(),
+            made: ArcSwap::default(),
+        })
+    }
+
+    /// The APIServices for what is served here were there: from now on they count.
+    pub fn made(&self, names: BTreeSet<String>) {
+        if **self.made.load() != names {
+            self.made.store(Arc::new(names));
         }
     }
 

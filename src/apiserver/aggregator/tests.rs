@@ -202,3 +202,25 @@ async fn custom_resources_have_an_api_service_as_long_as_they_are_served() {
     }
     panic!("the APIService of a definition that is gone stays");
 }
+
+#[tokio::test]
+async fn what_lost_its_api_service_is_offered_no_more_and_still_answers() {
+    let t = Fixture::start().await;
+    condition(&t, "v1.batch", ["True", "Local"]).await;
+    let mut http = t.http().await;
+    let offered = async |http: &mut crate::testing::Http| {
+        let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        let groups = http.get("/apis", "application/json").await.json();
+        let legacy = groups["groups"].as_array().unwrap().iter().any(|group| group["name"] == "batch");
+        let groups = http.get("/apis", aggregated).await.json();
+        let items = groups["items"].as_array().unwrap();
+        (legacy, items.iter().any(|group| group["metadata"]["name"] == "batch"))
+    };
+    assert_eq!(offered(&mut http).await, (true, true));
+    t.delete("apiregistration.k8s.io", "apiservices/v1.batch", None).await.unwrap();
+    t.catch_up().await;
+    assert_eq!(offered(&mut http).await, (false, false));
+    for path in ["/apis/batch", "/apis/batch/v1", "/apis/batch/v1/namespaces/default/jobs"] {
+        assert_eq!(http.get(path, "application/json").await.code, 200, "{path}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Towards aggregated API servers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::ResolvesClientCert;
@@ -13,4 +14,14 @@ pub struct AggregationOptions {
     pub authorities_pem: String,
     /// Common names of such certificates (upstream: `--requestheader-allowed-names`).
     pub allowed_names: Vec<String>,
+    /// What it shows instead, if an administrator says so.
+    pub files: ProxyClientFiles,
+}
+
+/// Upstream: `--proxy-client-cert-file` and `--proxy-client-key-file`, PEM. The certificate is signed by an authority of
+/// `--requestheader-client-ca-file`.
+#[derive(Clone, Debug, Default)]
+pub struct ProxyClientFiles {
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
-use crate::aggregator::groups;
+use crate::aggregator::{groups, own_group};
 use crate::failures;
 use crate::http::body::Body;
 use crate::http::{negotiate, respond};
@@ -36,17 +36,17 @@ pub fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> Result
         }
         ["api", "v1"] => Ok(respond::json(200, &resources(server, "", "v1"))),
         ["apis", name] => {
-            let groups = groups(server);
-            let (name, versions) = groups.iter().find(|(one, _)| one == name).ok_or_else(failures::no_such_path)?;
-            let mut document = group(name, versions);
+            let offered = groups(server).into_iter().find(|(one, _)| one == name);
+            let (name, versions) = offered.or_else(|| own_group(server, name)).ok_or_else(failures::no_such_path)?;
+            let mut document = group(&name, &versions);
             document["kind"] = "APIGroup".into();
             document["apiVersion"] = "v1".into();
             Ok(respond::json(200, &document))
         }
         ["apis", name, version] => {
-            let groups = groups(server);
-            let known = groups.iter().any(|(one, versions)| one == name && versions.iter().any(|v| v == version));
-            if !known {
+            let all = groups(server).into_iter().chain(own_group(server, name));
+            let mut all = all.filter(|(one, _)| one == name);
+            if !all.any(|(_, versions)| versions.iter().any(|one| one == version)) {
                 return Err(failures::no_such_path());
             }
             Ok(respond::json(200, &resources(server, name, version)))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use apiserver::{
     AdmissionOptions, AggregationOptions, ApiServer, AuthenticationOptions, AuthorizationOptions, Config,
-    KubeletClient, Limits, ProtectionOptions, RuntimeConfig, ServiceAccountOptions,
+    KubeletClient, Limits, ProtectionOptions, ProxyClientFiles, RuntimeConfig, ServiceAccountOptions,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -77,6 +77,7 @@ fn config(authority: &Authority, address: SocketAddr) -> Result<Config, Failed> 
             client_certificate: Arc::new(Live::new(&proxy_client)?),
             authorities_pem: front_proxy.cert_pem().to_owned(),
             allowed_names: vec!["front-proxy-client".to_owned()],
+            files: ProxyClientFiles::default(),
         },
         authorization: AuthorizationOptions::default(),
         git_version: "v1.36.2+cluster".to_owned(),
