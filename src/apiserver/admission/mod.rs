@@ -82,6 +82,9 @@ pub trait Plugin: Send + Sync {
         Ok(())
     }
 
+    /// For `/metrics`.
+    fn write_figures(&self, _out: &mut Text) {}
+
     /// It has to ask before it knows whether to refuse a request like this: the authorizer, the store, a program
     /// elsewhere.
     fn asks(&self, _attributes: &Attributes<'_>) -> bool {
@@ -171,6 +174,7 @@ impl Admission {
 
     /// For `/metrics`.
     pub fn write_figures(&self, out: &mut Text) {
+        self.plugins.iter().for_each(|plugin| plugin.write_figures(out));
         self.webhook_figures.write(out);
     }
 

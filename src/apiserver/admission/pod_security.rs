@@ -12,6 +12,9 @@ use super::objects::Objects;
 use super::{Attributes, Operation, Plugin};
 use crate::cache::Cache;
 use crate::config::PodSecurityOptions;
+use crate::metrics::Text;
+
+mod figures;
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
 /// Pods that are looked at when a namespace gets a stricter level, and how long.
@@ -24,6 +27,7 @@ pub struct PodSecurity {
     options: PodSecurityOptions,
     /// The labels of namespaces.
     labels: Objects<Value>,
+    figures: figures::Figures,
 }
 
 impl PodSecurity {
@@ -33,7 +37,8 @@ impl PodSecurity {
             let ours = all.filter(|(key, _)| key.starts_with(PREFIX));
             Value::Object(ours.map(|(key, value)| (key.clone(), value.clone())).collect())
         };
-        PodSecurity { options, labels: Objects::new(cache, "/registry/namespaces/", labels) }
+        let labels = Objects::new(cache, "/registry/namespaces/", labels);
+        PodSecurity { options, labels, figures: figures::Figures::default() }
     }
 
     fn policy(&self, labels: &Value) -> (Policy, Vec<FieldError>) {
@@ -49,12 +54,14 @@ impl PodSecurity {
         ] {
             if exempt {
                 attributes.annotate(format!("{PREFIX}exempt"), why);
+                self.figures.exempted(attributes);
                 return Ok(None);
             }
         }
-        let labels = self.labels.get(attributes.namespace);
-        let labels = labels
-            .ok_or_else(|| Failure::internal(format!("failed to lookup namespace \"{}\"", attributes.namespace)))?;
+        let Some(labels) = self.labels.get(attributes.namespace) else {
+            self.figures.failed(true, attributes);
+            return Err(Failure::internal(format!("failed to lookup namespace \"{}\"", attributes.namespace)));
+        };
         Ok(Some(self.policy(&labels)))
     }
 
@@ -162,25 +169,29 @@ impl PodSecurity {
     ) -> Result<(), Failure> {
         if self.is_exempt_class(subject.spec) {
             attributes.annotate(format!("{PREFIX}exempt"), "runtimeClass");
+            self.figures.exempted(attributes);
             return Ok(());
         }
         if !errors.is_empty() {
             let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
             let list = if texts.len() == 1 { texts.concat() } else { format!("[{}]", texts.join(", ")) };
             attributes.annotate(format!("{PREFIX}error"), format!("Failed to parse policy: {list}"));
+            self.figures.failed(false, attributes);
         }
         let enforced = enforce.then(|| evaluate(policy.enforce, subject));
         let at = |level: LevelVersion| match &enforced {
             Some(violations) if level == policy.enforce => violations.clone(),
             _ => evaluate(level, subject),
         };
-        if enforce {
+        if let Some(violations) = &enforced {
             attributes.annotate(format!("{PREFIX}enforce-policy"), policy.enforce.to_string());
+            self.figures.evaluated(violations.is_empty(), policy.enforce, "enforce", attributes);
         }
         let audited = at(policy.audit);
         if !audited.is_empty() {
             let text = format!("would violate PodSecurity \"{}\": {}", policy.audit, details(&audited));
             attributes.annotate(format!("{PREFIX}audit-violations"), text);
+            self.figures.evaluated(false, policy.audit, "audit", attributes);
         }
         if let Some(violations) = enforced.as_ref().filter(|violations| !violations.is_empty()) {
             let text = format!("violates PodSecurity \"{}\": {}", policy.enforce, details(violations));
@@ -189,12 +200,17 @@ impl PodSecurity {
         let warned = at(policy.warn);
         if !warned.is_empty() {
             attributes.warnings.push(format!("would violate PodSecurity \"{}\": {}", policy.warn, details(&warned)));
+            self.figures.evaluated(false, policy.warn, "warn", attributes);
         }
         Ok(())
     }
 }
 
 impl Plugin for PodSecurity {
+    fn write_figures(&self, out: &mut Text) {
+        self.figures.write(out);
+    }
+
     fn validate(
         &self,
         cache: &Cache,
@@ -217,6 +233,7 @@ impl Plugin for PodSecurity {
             let Some(policy) = self.policy_for(attributes)? else { return Ok(()) };
             if policy.1.is_empty() && policy.0.is_privileged() {
                 attributes.annotate(format!("{PREFIX}enforce-policy"), "privileged:latest");
+                self.figures.evaluated(true, policy.0.enforce, "enforce", attributes);
                 return Ok(());
             }
             if old.is_some_and(|old| !is_significant(object.part("spec"), old.part("spec"))) {
@@ -226,8 +243,17 @@ impl Plugin for PodSecurity {
             return self.subject(attributes, policy, subject, true);
         }
         let Some(template) = template(attributes, object) else { return Ok(()) };
-        // Only Pods are refused: a namespace that is not known here says nothing of templates.
-        let Ok(Some(policy)) = self.policy_for(attributes) else { return Ok(()) };
+        let policy = match self.policy_for(attributes) {
+            Ok(Some(policy)) => policy,
+            Ok(None) => return Ok(()),
+            // Only Pods are refused.
+            Err(_) => {
+                let name = attributes.namespace;
+                let text = format!("failed to lookup namespace \"{name}\": namespace \"{name}\" not found");
+                attributes.annotate(format!("{PREFIX}error"), text);
+                return Ok(());
+            }
+        };
         let silent = policy.0.audit.level == Level::Privileged && policy.0.warn.level == Level::Privileged;
         if policy.1.is_empty() && silent {
             return Ok(());
@@ -321,6 +347,17 @@ mod tests {
         }});
         let made = t.server.call(&t.admin, t.ask(Verb::Create, "apps", "deployments", Some(body))).await.unwrap();
         assert!(made.warnings[0].starts_with("would violate PodSecurity \"baseline:latest\": privileged"));
+        let counted = t.http().await.get("/metrics", "text/plain").await;
+        let counted = String::from_utf8_lossy(&counted.body).into_owned();
+        for (labels, count) in [
+            ("decision=\"deny\",mode=\"enforce\",policy_level=\"baseline\",policy_version=\"latest\"", 1),
+            ("decision=\"allow\",mode=\"enforce\",policy_level=\"baseline\",policy_version=\"latest\"", 1),
+            ("decision=\"allow\",mode=\"enforce\",policy_level=\"privileged\",policy_version=\"latest\"", 1),
+        ] {
+            let about = "request_operation=\"create\",resource=\"pod\",subresource=\"\"";
+            let line = format!("pod_security_evaluations_total{{{labels},{about}}} {count}\n");
+            assert!(counted.contains(&line), "{line}");
+        }
         let failure = label(&t, json!({"enforce": "strict"})).await.unwrap_err();
         assert_eq!(failure.code, 422);
     }
