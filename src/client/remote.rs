@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use pki::Trust;
 use rustls::pki_types::pem::PemObject;
 use serde_json::value::RawValue;
 
@@ -22,7 +23,7 @@ use crate::backend::Backend;
 mod connect;
 mod path;
 
-use connect::{Connector, NoVerification};
+use connect::Connector;
 
 /// Longest answer that is read into memory.
 const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
@@ -58,7 +59,7 @@ pub enum RemoteError {
     #[error("the CA bundle holds no usable certificate")]
     BadCa,
     #[error("TLS is set up wrongly")]
-    Tls(#[from] rustls::Error),
+    Tls(#[from] pki::Error),
     #[error("cannot reach {url}: {why}")]
     Unreachable { url: String, why: String },
     #[error("{url} answered {code}")]
@@ -89,7 +90,7 @@ impl Remote {
         if roots.is_empty() {
             return Err(RemoteError::BadCa);
         }
-        let builder = connect::tls_builder()?.with_root_certificates(roots);
+        let builder = Trust::Roots(Arc::new(roots)).client()?;
         let tls = match config.certificate {
             Some(resolver) => builder.with_client_cert_resolver(resolver),
             None => builder.with_no_client_auth(),
@@ -311,10 +312,7 @@ fn unreachable(server: &str, error: &dyn std::error::Error) -> Failure {
 pub async fn fetch_unverified(server: &str, path: &str) -> Result<Bytes, RemoteError> {
     const BYTES_MAX: usize = 1024 * 1024;
     let server = checked_servers(&[server.to_owned()])?.concat();
-    let mut tls = connect::tls_builder()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(NoVerification))
-        .with_no_client_auth();
+    let mut tls = Trust::Anybody.client()?.with_no_client_auth();
     tls.resumption = rustls::client::Resumption::disabled();
     let url = format!("{server}{path}");
     let uri: Uri = url.parse().map_err(|_| RemoteError::BadAddress(server))?;

@@ -15,12 +15,10 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use pki::Trust;
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -34,13 +32,6 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// TLS settings kept; more hosts than this and all are built anew.
 const TLS_CONFIGS_MAX: usize = 64;
-/// Where distributions keep the certificates they trust; the first that exists is taken.
-const SYSTEM_CA_FILES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TransportError {
@@ -176,149 +167,22 @@ async fn resolve(host: &str) -> Result<Vec<IpAddr>, TransportError> {
 }
 
 fn tls_config(tls: &HostTls) -> Result<ClientConfig, TransportError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let fail = |reason: String| TransportError::TlsSettings(reason);
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| fail(error.to_string()))?;
-    let builder = if tls.insecure_skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer { provider }))
-    } else {
-        let mut roots = RootCertStore::empty();
-        if let Some(file) = SYSTEM_CA_FILES.iter().map(Path::new).find(|file| file.exists()) {
-            // A bundle may hold certificates that are of no use to us.
-            roots.add_parsable_certificates(certificates(file)?);
-        }
-        let mut pinned = Vec::new();
-        if let Some(file) = &tls.ca_file {
-            pinned = certificates(file)?;
-            for certificate in &pinned {
-                roots.add(certificate.clone()).map_err(|error| fail(format!("{}: {error}", file.display())))?;
-            }
-        }
-        if pinned.is_empty() {
-            builder.with_root_certificates(roots)
-        } else {
-            let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .map_err(|error| fail(error.to_string()))?;
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(ChainOrPinned { chains, pinned }))
-        }
+    let read = |file: &Path| std::fs::read(file).map_err(|error| fail(format!("{}: {error}", file.display())));
+    let trust = match &tls.ca_file {
+        _ if tls.insecure_skip_verify => Trust::Anybody,
+        Some(file) => Trust::SystemAnd(read(file)?),
+        None => Trust::System,
     };
+    let builder = trust.client().map_err(|error| fail(error.to_string()))?;
     match (&tls.cert_file, &tls.key_file) {
         (Some(certificate), Some(key)) => {
-            let chain = certificates(certificate)?;
-            let key_pem = std::fs::read(key).map_err(|error| fail(format!("{}: {error}", key.display())))?;
-            let key =
-                PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| fail(format!("{}: {error}", key.display())))?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| fail(error.to_string()))
+            let wrong = |file: &Path, reason: &dyn std::fmt::Display| fail(format!("{}: {reason}", file.display()));
+            let chain = CertificateDer::pem_slice_iter(&read(certificate)?).collect::<Result<Vec<_>, _>>();
+            let chain = chain.map_err(|error| wrong(certificate, &error))?;
+            let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| wrong(key, &error))?;
+            builder.with_client_auth_cert(chain, private).map_err(|error| fail(error.to_string()))
         }
         _ => Ok(builder.with_no_client_auth()),
-    }
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TransportError> {
-    let fail = |reason: String| TransportError::TlsSettings(format!("{}: {reason}", file.display()));
-    let pem = std::fs::read(file).map_err(|error| fail(error.to_string()))?;
-    CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|error| fail(error.to_string()))
-}
-
-/// Chains as usual, and besides a certificate that stands in `ca_file` itself: `openssl req -x509` makes
-/// authorities that servers then show as their own certificate, which webpki refuses and Go's clients do not.
-#[derive(Debug)]
-struct ChainOrPinned {
-    chains: Arc<WebPkiServerVerifier>,
-    pinned: Vec<CertificateDer<'static>>,
-}
-
-impl ServerCertVerifier for ChainOrPinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let chained = self.chains.verify_server_cert(end_entity, intermediates, name, ocsp, now);
-        if chained.is_ok() || !self.pinned.iter().any(|pinned| pinned == end_entity) {
-            return chained;
-        }
-        rustls::client::verify_server_name(&ParsedCertificate::try_from(end_entity)?, name)?;
-        let encoding = || rustls::Error::InvalidCertificate(CertificateError::BadEncoding);
-        let (_, parsed) = x509_parser::parse_x509_certificate(end_entity).map_err(|_| encoding())?;
-        let now = i64::try_from(now.as_secs()).map_err(|_| encoding())?;
-        if parsed.validity().not_before.timestamp() > now {
-            return Err(CertificateError::NotValidYet.into());
-        }
-        if parsed.validity().not_after.timestamp() < now {
-            return Err(CertificateError::Expired.into());
-        }
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chains.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chains.supported_verify_schemes()
-    }
-}
-
-/// `insecure_skip_verify`: any certificate will do, but the server must hold its key.
-#[derive(Debug)]
-struct AnyServer {
-    provider: Arc<rustls::crypto::CryptoProvider>,
-}
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -1,4 +1,5 @@
-//! Certificate authority, certificates, tokens. No I/O but files that it is told of.
+//! Certificate authority, certificates, tokens, and whom TLS clients trust. No I/O but files that it is told of, and the
+//! machine's own authorities.
 //!
 //! One authority signs everything in a cluster: the API server's and the kubelets' serving certificates and the client
 //! certificates of components, nodes and administrators, told apart by their extended key usage. Certificates last a

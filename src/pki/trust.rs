@@ -30,6 +30,8 @@ const SYSTEM_BUNDLES: [&str; 4] = [
 pub enum Trust {
     /// What the machine trusts.
     System,
+    /// What the machine trusts, and these authorities: PEM certificates.
+    SystemAnd(Vec<u8>),
     /// These authorities and nobody else: PEM certificates (upstream: `caBundle`).
     Bundle(Vec<u8>),
     /// These authorities and nobody else.
@@ -52,7 +54,8 @@ impl Trust {
             }
             Trust::Roots(roots) => return Ok(builder.with_root_certificates(roots.clone())),
             Trust::System => (system_roots(), Vec::new()),
-            Trust::Bundle(pem) => bundle(pem)?,
+            Trust::SystemAnd(pem) => bundle(pem, system_roots())?,
+            Trust::Bundle(pem) => bundle(pem, RootCertStore::empty())?,
         };
         if pinned.is_empty() {
             return Ok(builder.with_root_certificates(roots));
@@ -73,14 +76,14 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-fn bundle(pem: &[u8]) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Error> {
+/// The roots with those of a bundle, and the bundle's certificates.
+fn bundle(pem: &[u8], mut roots: RootCertStore) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Error> {
     let unusable = |why: String| Error::Unusable { what: "the bundle of authorities", why };
     let certificates: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| unusable(error.to_string()))?;
     if certificates.is_empty() {
         return Err(unusable("it holds no certificate".to_owned()));
     }
-    let mut roots = RootCertStore::empty();
     for certificate in &certificates {
         roots.add(certificate.clone()).map_err(|error| unusable(error.to_string()))?;
     }
@@ -191,7 +194,7 @@ mod tests {
     use crate::{Authority, Profile};
 
     fn verifies(bundle_pem: &str, shown: &str, name: &str) -> bool {
-        let (roots, pinned) = bundle(bundle_pem.as_bytes()).unwrap();
+        let (roots, pinned) = bundle(bundle_pem.as_bytes(), RootCertStore::empty()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
         let verifier = ChainOrPinned { chains, pinned };

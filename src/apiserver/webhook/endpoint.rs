@@ -159,6 +159,10 @@ impl Endpoint {
         add(format!("{place:?} {encrypted} {server_name:?}").as_bytes());
         match &trust {
             Trust::Bundle(pem) => add(pem),
+            Trust::SystemAnd(pem) => {
+                add(b"and the system's");
+                add(pem);
+            }
             Trust::Roots(roots) => roots.roots.iter().for_each(|root| add(&root.subject_public_key_info)),
             other @ (Trust::System | Trust::Anybody) => add(format!("{other:?}").as_bytes()),
         }

@@ -3,7 +3,7 @@
 //! Requests go from the node to the pod's address over plain sockets. Limitations: HTTP redirects count as success and are
 //! not followed; TLS certificates are not verified, as upstream.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,8 +12,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, ExecAction, HTTPGetAction, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 
 use super::seconds;
@@ -113,7 +112,7 @@ pub async fn http_get(action: &HTTPGetAction, target: &Target, timeout: Duration
         let stream = connect(host, port, timeout).await?;
         if is_tls {
             let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
-            let stream = tls().connect(name, stream).await.map_err(|error| error.to_string())?;
+            let stream = tls()?.connect(name, stream).await.map_err(|error| error.to_string())?;
             send(TokioIo::new(stream), request).await
         } else {
             send(TokioIo::new(stream), request).await
@@ -206,59 +205,13 @@ fn show(port: &IntOrString) -> String {
     }
 }
 
-fn tls() -> tokio_rustls::TlsConnector {
-    static CONFIG: std::sync::LazyLock<Arc<rustls::ClientConfig>> = std::sync::LazyLock::new(|| {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let schemes = provider.signature_verification_algorithms.supported_schemes();
-        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        #[expect(clippy::expect_used, reason = "the default versions always fit the default provider")]
-        let builder = builder.expect("default protocol versions");
-        let config = builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(schemes)))
-            .with_no_client_auth();
-        Arc::new(config)
-    });
-    CONFIG.clone().into()
-}
-
 /// Probes ask whether something answers, not who.
-#[derive(Debug)]
-struct AnyCertificate(Vec<rustls::SignatureScheme>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.clone()
-    }
+fn tls() -> Result<tokio_rustls::TlsConnector, String> {
+    static CONFIG: LazyLock<Result<Arc<rustls::ClientConfig>, String>> = LazyLock::new(|| {
+        let builder = pki::Trust::Anybody.client().map_err(|error| error.to_string())?;
+        Ok(Arc::new(builder.with_no_client_auth()))
+    });
+    CONFIG.clone().map(Into::into)
 }
 
 /// The gRPC health checking protocol, `grpc.health.v1.Health/Check`.
