@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -24,6 +24,8 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 const QUEUE_MESSAGES_MAX: usize = 8;
 /// Input that waits for its reader, per channel.
 const INPUT_BYTES_MAX: usize = 64 << 10;
+/// The channel of a process's input.
+const STDIN: u8 = 0;
 /// In v5: "this channel is closed", with the channel in the next byte.
 const CLOSE_SIGNAL: u8 = 255;
 
@@ -82,21 +84,35 @@ impl Channels {
     }
 
     /// Serves the connection until `session` has ended and all that it wrote is sent, or until the client is gone; then
-    /// `session` is dropped.
+    /// `session` is dropped. A session that was sent input has a while to make something of it: clients may send a
+    /// file and hang up.
     pub(crate) async fn serve<IO>(self, socket: WebSocketStream<IO>, session: impl Future<Output = ()>)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let (sink, stream) = socket.split();
         let queue = self.queue;
-        let reading = read(self.framing, stream, self.inputs);
-        let writing = write(sink, self.pending);
+        let takes_input = self.inputs.iter().any(|(channel, _)| *channel == STDIN);
+        let reading = read(self.framing, stream, self.inputs).fuse();
+        let writing = write(sink, self.pending).fuse();
         tokio::pin!(reading, writing, session);
         let ended = tokio::select! {
             () = &mut session => true,
             () = &mut reading => false,
             () = &mut writing => false,
         };
+        if !ended && takes_input {
+            let last = async {
+                loop {
+                    tokio::select! {
+                        () = &mut session => return,
+                        () = &mut reading => {}
+                        () = &mut writing => {}
+                    }
+                }
+            };
+            let _ = timeout(CLOSE_TIMEOUT, last).await;
+        }
         if ended {
             let last = async {
                 let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };

@@ -96,7 +96,23 @@ async fn the_base64_form() {
     assert_eq!(socket.next().await.unwrap().unwrap(), Message::text("1aGk="));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn what_a_client_sent_before_it_went_away_reaches_the_process() {
+    let (io, mut inside) = exec(PIPES);
+    let mut socket = websocket(io, "v5.channel.k8s.io").await;
+    socket.send(Message::binary(&b"\x00a file"[..])).await.unwrap();
+    drop(socket);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let mut input = String::new();
+    inside.stdin.read_to_string(&mut input).await.unwrap();
+    assert_eq!(input, "a file");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!inside.dropped.load(Ordering::SeqCst), "it has a while to store that");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(inside.dropped.load(Ordering::SeqCst), "but no longer");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_goes_away_takes_its_session_with_it() {
     for spdy_client in [false, true] {
         let (io, mut inside) = exec(PIPES);
@@ -119,7 +135,7 @@ async fn a_client_that_goes_away_takes_its_session_with_it() {
             if inside.dropped.load(Ordering::SeqCst) {
                 break;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
         assert!(inside.dropped.load(Ordering::SeqCst));
     }
