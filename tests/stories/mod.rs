@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod clients;
+mod controllers;
 mod first_deployment;
 mod image_files;
 mod kubectl;
