@@ -145,7 +145,15 @@ impl Failure {
 
     /// What validation found; `kind` is the kind and not the resource, as upstream has it here.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: Vec<FieldError>) -> Failure {
-        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        // Each cause is listed; what reads the same is read once.
+        let mut texts: Vec<String> = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for error in &errors {
+            let text = error.to_string();
+            if seen.insert(text.clone()) {
+                texts.push(text);
+            }
+        }
         let list = if texts.len() == 1 { texts.concat() } else { format!("[{}]", texts.join(", ")) };
         let causes = errors
             .into_iter()
@@ -308,9 +316,9 @@ impl FieldError {
         FieldError::with("FieldValueForbidden", field, "Forbidden", None, detail)
     }
 
+    /// `supported` in upstream's order: mostly that of the alphabet, sometimes that of a declaration.
     pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> FieldError {
-        let mut quoted: Vec<String> = supported.iter().map(|one| format!("\"{one}\"")).collect();
-        quoted.sort();
+        let quoted: Vec<String> = supported.iter().map(|one| format!("\"{one}\"")).collect();
         let detail = format!("supported values: {}", quoted.join(", "));
         FieldError::with("FieldValueNotSupported", field, "Unsupported value", Some(value), &detail)
     }

@@ -40,7 +40,12 @@ pub fn pattern_text(text: &str, pattern: &str, examples: &[&str]) -> String {
     whole
 }
 
+/// Names are said to have characters, labels bytes; both are counted in bytes.
 pub fn length_text(bytes_max: usize) -> String {
+    format!("must be no more than {bytes_max} characters")
+}
+
+fn label_length_text(bytes_max: usize) -> String {
     format!("must be no more than {bytes_max} bytes")
 }
 
@@ -153,7 +158,7 @@ pub fn label_key(value: &str) -> Findings {
     if name.is_empty() {
         findings.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_BYTES_MAX {
-        findings.push(format!("name part {}", length_text(LABEL_BYTES_MAX)));
+        findings.push(format!("name part {}", label_length_text(LABEL_BYTES_MAX)));
     }
     if !looks_like_key(name.as_bytes()) {
         findings.push(format!("name part {}", pattern_text(KEY_TEXT, KEY_PATTERN, &EXAMPLES)));
@@ -164,7 +169,7 @@ pub fn label_key(value: &str) -> Findings {
 pub fn label_value(value: &str) -> Findings {
     let mut findings = Findings::new();
     if value.len() > LABEL_BYTES_MAX {
-        findings.push(length_text(LABEL_BYTES_MAX));
+        findings.push(label_length_text(LABEL_BYTES_MAX));
     }
     if !value.is_empty() && !looks_like_key(value.as_bytes()) {
         findings.push(pattern_text(LABEL_VALUE_TEXT, LABEL_VALUE_PATTERN, &["MyValue", "my_value", "12345"]));

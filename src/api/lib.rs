@@ -2,6 +2,7 @@
 //! shapes of requests and failures. No I/O.
 
 pub mod call;
+pub mod canonical;
 pub mod custom;
 pub mod defaults;
 pub mod encoded;

@@ -101,6 +101,40 @@ pub fn begin(object: &mut Value, uid: String, now: Timestamp, rng: &mut impl Rng
     kinds::identified(object);
 }
 
+/// Drops from a new object what no author gives: times and grace of a deletion, creation time, uid.
+pub fn wipe(object: &mut Value) {
+    if let Some(metadata) = object.object("metadata") {
+        for field in ["creationTimestamp", "uid", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+            metadata.unset(field);
+        }
+    }
+}
+
+/// Drops references to owners that are there twice, and says so.
+pub fn dedup_owners(object: &mut Value) -> Option<String> {
+    let owners = object.part("metadata").list("ownerReferences");
+    let twice = |at: usize| owners.iter().take(at).any(|before| same(before, &owners[at]));
+    let (mut kept, mut dropped) = (Vec::new(), Vec::new());
+    let mut uids = std::collections::HashSet::new();
+    for (at, owner) in owners.iter().enumerate() {
+        if uids.insert(owner.text("uid")) || !twice(at) {
+            kept.push(owner.clone());
+        } else {
+            dropped.push(owner.text("uid"));
+        }
+    }
+    if dropped.is_empty() {
+        return None;
+    }
+    let warning = format!(
+        ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may \
+         reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        dropped.join(", ")
+    );
+    object.object("metadata")?.set("ownerReferences", kept);
+    Some(warning)
+}
+
 /// `metav1.Time`: whole seconds, in UTC.
 pub fn time(at: Timestamp) -> String {
     let whole = Timestamp::from_second(at.as_second()).unwrap_or(at);
@@ -192,6 +226,7 @@ pub(crate) fn validate_create(object: &Value, row: &Row, errors: &mut Vec<FieldE
     let path = Path::Root;
     let path = path.field("metadata");
     validate(metadata, row, errors);
+    finalizer_names(metadata, row, &path, errors);
     for finding in row.name_rule.check_new(metadata.text("name")) {
         errors.push(FieldError::invalid(&path.field("name"), metadata.part("name"), &finding));
     }
@@ -202,6 +237,7 @@ pub(crate) fn validate_update(object: &Value, old: &Value, row: &Row, errors: &m
     let path = Path::Root;
     let path = path.field("metadata");
     validate(metadata, row, errors);
+    finalizer_names(metadata, row, &path, errors);
     if before.has("deletionTimestamp") {
         let old_ones = before.list("finalizers");
         let mut extra: Vec<&str> = metadata
@@ -350,6 +386,31 @@ fn finalizers(metadata: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
     if has("orphan") && has("foregroundDeletion") {
         let text = "finalizer orphan and foregroundDeletion cannot be both set";
         errors.push(FieldError::invalid(path, metadata.part("finalizers"), text));
+    }
+}
+
+/// A finalizer has a domain, or is one of those of old. Kinds that came later ask for no domain.
+fn finalizer_names(metadata: &Value, row: &Row, path: &Path<'_>, errors: &mut Vec<FieldError>) {
+    const STANDARD: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+    let lenient = matches!(
+        row.resource.group.as_ref(),
+        "admissionregistration.k8s.io"
+            | "apiextensions.k8s.io"
+            | "apiregistration.k8s.io"
+            | "coordination.k8s.io"
+            | "node.k8s.io"
+            | "policy"
+    );
+    if lenient || row.custom.is_some() || (row.resource.group.is_empty() && row.kind == "Event") {
+        return;
+    }
+    let path = path.field("finalizers");
+    for (index, finalizer) in metadata.list("finalizers").iter().enumerate() {
+        let name = finalizer.as_str().unwrap_or_default();
+        if !name.contains('/') && !STANDARD.contains(&name) {
+            let text = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(&path.index(index), finalizer, text));
+        }
     }
 }
 

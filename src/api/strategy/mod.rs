@@ -7,9 +7,11 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{failure::FieldError, fields::Fields, print::Column};
+
+pub use crate::canonical::clear_status;
 
 pub mod convert;
 pub mod kinds;
@@ -124,11 +126,6 @@ impl Strategy for Functions {
     }
 }
 
-/// Empties the status that the author of a new object sent.
-pub fn clear_status(object: &mut Value) {
-    object.set("status", json!({}));
-}
-
 /// Keeps the status on a plain update, and everything but the status on an update of it.
 pub fn isolate_status(object: &mut Value, old: &Value, subresource: Option<&str>) {
     match subresource {
@@ -167,6 +164,8 @@ pub fn keep_all_but(object: &mut Value, old: &Value, names: &[&str]) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

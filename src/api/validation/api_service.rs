@@ -135,7 +135,7 @@ mod tests {
         update(&object, &json!({}), Some("status"), &mut errors);
         assert_eq!(
             errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["status.conditions[1].status: Unsupported value: \"maybe\": supported values: \"False\", \"True\", \
+            ["status.conditions[1].status: Unsupported value: \"maybe\": supported values: \"True\", \"False\", \
               \"Unknown\""]
         );
     }

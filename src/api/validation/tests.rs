@@ -169,8 +169,8 @@ fn pods_are_refused_with_the_field_and_the_reason() {
         ),
         (
             json!({"containers": [{"name": "a", "image": "a"}], "restartPolicy": "Sometimes"}),
-            "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \
-             \"OnFailure\"",
+            "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \
+             \"Never\"",
         ),
         (
             json!({"containers": [{"name": "a", "image": "a", "resources": {"requests": {"cpu": "2"},

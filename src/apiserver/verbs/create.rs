@@ -19,6 +19,8 @@ pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
     let row = request.row.clone();
     let warnings = typed::check_row(&mut object, &row, &request.call.repeated, strictness)?;
     check_place(&request, &mut object)?;
+    api::meta::wipe(&mut object);
+    request.notes.warn(api::meta::dedup_owners(&mut object));
     row.default(&mut object);
     if !object.part("metadata").text("resourceVersion").is_empty() {
         return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));

@@ -1,6 +1,7 @@
 //! Request bodies against their type: wrong JSON types are refused, unknown and duplicate fields pruned and reported
 //! as `fieldValidation` says.
 
+use api::canonical::canonical;
 use api::{Failure, Fields, Row};
 use schema::validation;
 use schema::{TypeRef, Types};
@@ -54,8 +55,8 @@ pub fn check_row(
             validation::check_types(metadata, ty).map_err(|error| cannot(kind, version, &error.to_string()))?;
             let fields = validation::prune_unknown(metadata, ty);
             unknown.extend(fields.into_iter().map(|field| format!("metadata.{field}")));
+            canonical(metadata, ty);
         }
-        drop_nulls(metadata);
     }
     unknown.extend(custom.coerce(object).map_err(|error| cannot(kind, version, &error.to_string()))?);
     // Objects without a type in the program are decoded first and looked at then.
@@ -80,7 +81,7 @@ pub fn check(
     let Some(ty) = Types::builtin().kind(group, version, kind) else { return Ok(Vec::new()) };
     validation::check_types(object, ty).map_err(|error| cannot(kind, version, &error.to_string()))?;
     let unknown = validation::prune_unknown(object, ty);
-    drop_nulls(object);
+    canonical(object, ty);
     report(gvk, texts(&unknown).chain(repeated.iter().cloned()).collect(), strictness)
 }
 
@@ -122,17 +123,5 @@ fn report(
             None => Ok(Vec::new()),
         },
         Strictness::Warn => Ok(findings),
-    }
-}
-
-/// A field that is null is a field that is not there, as Go's decoder has it.
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, value| !value.is_null());
-            fields.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        _ => {}
     }
 }

@@ -90,6 +90,7 @@ async fn edit(request: Request<'_>, mut change: Change<'_>, attempts: usize) -> 
     if let Change::Replace(object) = &mut change {
         warnings = typed::check_row(object, &request.row, &request.call.repeated, strictness)?;
         place(&request, &name, object)?;
+        request.notes.warn(api::meta::dedup_owners(object));
         request.row.default(object);
     }
     let key = request.key(&name)?;

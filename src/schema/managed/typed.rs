@@ -70,18 +70,22 @@ pub(super) fn as_decoded<'v>(field: FieldRef<'v>, value: Option<&'v Value>) -> O
     match value {
         None | Some(Value::Null) => match field.default() {
             Some(Value::Object(_)) => Some(LazyLock::force(&EMPTY)),
-            default if field.required() => Some(default.unwrap_or(&NULL)),
+            default if field.kept_when_zero() => Some(default.unwrap_or(&NULL)),
             _ => None,
         },
-        Some(Value::Array(items)) if items.is_empty() && !field.required() => None,
-        Some(Value::Object(map)) if map.is_empty() && !field.required() && matches!(ty.shape(), Shape::Map(_)) => None,
+        Some(Value::Array(items)) if items.is_empty() && !field.kept_when_zero() => None,
+        Some(Value::Object(map))
+            if map.is_empty() && !field.kept_when_zero() && matches!(ty.shape(), Shape::Map(_)) =>
+        {
+            None
+        }
         value => value,
     }
 }
 
 /// Whether a field is there even when it is not written.
 pub(super) fn is_always_there(field: FieldRef<'_>) -> bool {
-    field.ty().types().zero_when_absent() && (field.required() || matches!(field.default(), Some(Value::Object(_))))
+    field.ty().types().zero_when_absent() && field.kept_when_zero()
 }
 
 /// What identifies an element of a list, or why nothing does.

@@ -82,6 +82,7 @@ impl Builder {
                 number: Number::NONE,
                 pointer: false,
                 wrapped: false,
+                kept: field.required,
                 required: field.required,
                 string_list_type: false,
                 patch_strategy: None,

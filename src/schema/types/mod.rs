@@ -414,6 +414,11 @@ impl<'t> FieldRef<'t> {
         self.field.required
     }
 
+    /// Whether Go writes the field's zero value. Pointers have none but null.
+    pub fn kept_when_zero(self) -> bool {
+        self.field.kept
+    }
+
     pub fn default(self) -> Option<&'t Value> {
         self.types.defaults.get(usize::from(self.field.default?))
     }
@@ -491,6 +496,8 @@ struct Field {
     pointer: bool,
     /// Stands in protobuf as a message that has the list as its field 1.
     wrapped: bool,
+    /// Written also when it is zero.
+    kept: bool,
     required: bool,
     string_list_type: bool,
     patch_strategy: Option<Span>,

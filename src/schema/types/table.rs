@@ -15,7 +15,8 @@
 //! type, `union=discriminator:members`. Or `:=` and what it is another name for. A field: its name, `!` if
 //! it is required, its type, `#` and its number in protobuf, `patch=` strategy, `key=` merge key, ` = ` default as
 //! JSON. The number is a path where the field stands in an inlined message (`#2.1`); behind it `*` for a pointer in Go
-//! and `~` for a list that protobuf wraps in a message. A type: a scalar's name, `object`, `any`, a definition (with `<map type>` before it where that is declared at the place of
+//! and `~` for a list that protobuf wraps in a message; then `+` where a zero value is written although the field is
+//! neither required nor a struct, and `-` where it is omitted although it is. A type: a scalar's name, `object`, `any`, a definition (with `<map type>` before it where that is declared at the place of
 //! use), `[list type:keys]element`, `{map type}element`.
 
 use std::borrow::Cow;
@@ -169,6 +170,7 @@ impl<'a> Reader<'a> {
             number: Number::NONE,
             pointer: false,
             wrapped: false,
+            kept: required,
             required,
             string_list_type: false,
             patch_strategy: None,
@@ -176,8 +178,14 @@ impl<'a> Reader<'a> {
         };
         for word in words {
             if let Some(number) = word.strip_prefix('#') {
+                let (number, kept) = match (number.strip_suffix('+'), number.strip_suffix('-')) {
+                    (Some(number), _) => (number, Some(true)),
+                    (None, Some(number)) => (number, Some(false)),
+                    (None, None) => (number, None),
+                };
                 field.pointer = number.ends_with('*');
                 field.wrapped = number.ends_with('~');
+                field.kept = kept.unwrap_or(required || (!field.pointer && self.is_reference(node)));
                 field.number = Number::parse(number.trim_end_matches(['*', '~'])).ok_or("a number cannot be read")?;
                 continue;
             }
@@ -197,6 +205,10 @@ impl<'a> Reader<'a> {
         }
         self.types.fields.push(field);
         Ok(())
+    }
+
+    fn is_reference(&self, node: u16) -> bool {
+        matches!(self.types.nodes.get(usize::from(node)), Some(Node::Ref { .. }))
     }
 
     fn ty(&mut self, text: &'a str, depth: usize) -> Read<u16> {

@@ -230,7 +230,8 @@ fn base64(text: &str) -> Result<(), DecodeError> {
         }
     }
     let complete = (sextets + padding) % 4 == 0 && sextets % 4 != 1;
-    if complete { Ok(()) } else { Err(DecodeError::Base64(text.len())) }
+    // What misses its end is told by where its last group begins.
+    if complete { Ok(()) } else { Err(DecodeError::Base64(text.len() - text.len() % 4)) }
 }
 
 #[cfg(test)]

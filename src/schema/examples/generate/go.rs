@@ -14,6 +14,26 @@ struct Declared {
     json: String,
     go_type: String,
     number: String,
+    kept: Kept,
+}
+
+/// What becomes of a field's zero value when it is encoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// Neither `omitempty` nor `omitzero`: it is written.
+    Always,
+    /// `omitempty`, which does nothing to structs.
+    Structs,
+    /// `omitzero`
+    Never,
+}
+
+/// What the table says of a field of the wire.
+pub struct Wire {
+    /// `2.1*`: the number, and what it is on the wire.
+    pub number: String,
+    pub pointer: bool,
+    pub kept: Kept,
 }
 
 /// The structs of Kubernetes' packages, read when they are asked for.
@@ -35,8 +55,8 @@ impl Packages {
         Packages { staging: staging.to_owned(), read: HashMap::new() }
     }
 
-    /// JSON name of each field of a definition that protobuf has, and what the table says of it: `2.1*`.
-    pub fn numbers(&mut self, definition: &str) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
+    /// JSON name of each field of a definition that protobuf has, and what the table says of it.
+    pub fn numbers(&mut self, definition: &str) -> Result<BTreeMap<String, Wire>, Box<dyn Error>> {
         let path = definition.strip_prefix("io.k8s.").ok_or("a foreign definition")?;
         let mut parts: Vec<&str> = path.split('.').collect();
         let name = parts.pop().ok_or("no name")?;
@@ -50,7 +70,7 @@ impl Packages {
         package: &str,
         name: &str,
         prefix: &str,
-        found: &mut BTreeMap<String, String>,
+        found: &mut BTreeMap<String, Wire>,
     ) -> Result<(), Box<dyn Error>> {
         if !self.read.contains_key(package) {
             let read = read(&self.staging.join(package))?;
@@ -67,12 +87,13 @@ impl Packages {
                 continue;
             }
             let wrapped = WRAPPED.iter().any(|name| field.go_type.trim_start_matches("map[string]") == *name);
-            let mark = match field.go_type.starts_with('*') {
+            let pointer = field.go_type.starts_with('*');
+            let mark = match pointer {
                 true => "*",
                 false if wrapped => "~",
                 false => "",
             };
-            found.insert(field.json, format!("{number}{mark}"));
+            found.insert(field.json, Wire { number: format!("{number}{mark}"), pointer, kept: field.kept });
         }
         Ok(())
     }
@@ -125,7 +146,13 @@ fn field(line: &str, words: &[&str]) -> Option<Declared> {
         line.get(from..)?.split('"').next()
     };
     let number = tag("protobuf")?.split(',').nth(1)?.to_owned();
-    let json = tag("json")?.split(',').next()?.to_owned();
+    let mut options = tag("json")?.split(',');
+    let json = options.next()?.to_owned();
+    let kept = options.fold(Kept::Always, |kept, option| match option {
+        "omitzero" => Kept::Never,
+        "omitempty" if kept == Kept::Always => Kept::Structs,
+        _ => kept,
+    });
     let go_type = if json.is_empty() { words.first()? } else { words.get(1)? };
-    Some(Declared { json, go_type: (*go_type).to_owned(), number })
+    Some(Declared { json, go_type: (*go_type).to_owned(), number, kept })
 }

@@ -159,10 +159,18 @@ fn write_definition(
             ],
         )
         .map_err(|e| format!("{field}: {e}"))?;
-        let mark = if required.contains(&field.as_str()) { "!" } else { "" };
+        let required = required.contains(&field.as_str());
+        let mark = if required { "!" } else { "" };
         write!(out, "\t{field}{mark} {}", type_text(schema).map_err(|e| format!("{field}: {e}"))?)?;
-        if let Some(number) = numbers.remove(field) {
-            write!(out, " #{number}")?;
+        if let Some(wire) = numbers.remove(field) {
+            let value = (schema.contains_key("$ref") || schema.contains_key("allOf")) && !wire.pointer;
+            let kept = wire.kept == go::Kept::Always || (wire.kept == go::Kept::Structs && value);
+            let mark = match (kept, required || value) {
+                (true, false) => "+",
+                (false, true) => "-",
+                _ => "",
+            };
+            write!(out, " #{}{mark}", wire.number)?;
         }
         if let Some(strategy) = schema.get("x-kubernetes-patch-strategy").and_then(Value::as_str) {
             write!(out, " patch={strategy}")?;
