@@ -37,6 +37,12 @@ pub fn pending(object: &mut Value) {
     object.set("status", json!({"phase": "Pending"}));
 }
 
+/// A new volume has been pending since it was made.
+pub fn volume_create(object: &mut Value) {
+    let created = object.part("metadata").part("creationTimestamp").clone();
+    object.set("status", json!({"phase": "Pending", "lastPhaseTransitionTime": created}));
+}
+
 pub fn ingress_create(object: &mut Value) {
     object.set("status", json!({"loadBalancer": {}}));
 }
@@ -106,10 +112,13 @@ pub fn job_create(object: &mut Value) {
 fn job_selector(object: &mut Value) {
     let uid = object.part("metadata").text("uid").to_owned();
     let name = object.part("metadata").text("name").to_owned();
+    let given = object.part("metadata").part("labels").clone();
     let Some(spec) = object.object("spec") else { return };
     if spec.flag("manualSelector") || uid.is_empty() {
         return;
     }
+    // Labels that a Job has from its template are those of the template ever after.
+    let shared = given == *spec.part("template").part("metadata").part("labels");
     let labels = spec
         .object("template")
         .and_then(|template| template.object("metadata"))
@@ -124,6 +133,10 @@ fn job_selector(object: &mut Value) {
     }
     if let Some(labels) = spec.object("selector").and_then(|selector| selector.object("matchLabels")) {
         labels.set("batch.kubernetes.io/controller-uid", uid);
+    }
+    let labels = spec.part("template").part("metadata").part("labels").clone();
+    if let Some(metadata) = object.object("metadata").filter(|_| shared) {
+        metadata.set("labels", labels);
     }
 }
 

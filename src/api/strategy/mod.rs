@@ -9,14 +9,16 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::{failure::FieldError, fields::Fields, print::Column};
+use crate::{failure::FieldError, print::Column};
 
 pub use crate::canonical::clear_status;
 
 pub mod convert;
 pub mod kinds;
 pub mod pod;
+pub mod retired;
 pub mod service;
+pub mod warnings;
 
 /// How a kind's objects are completed, checked and shown.
 pub trait Strategy: Send + Sync + 'static {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::keep_all_but;
-use crate::{fields::Fields, format, path::Path, quantity::Quantity};
+use crate::{fields::Fields, quantity::Quantity};
 
 /// A new pod is pending; its quality of service is settled for good.
 pub fn prepare_create(pod: &mut Value) {
@@ -123,108 +123,6 @@ pub fn grace_seconds(pod: &Value, asked: Option<i64>) -> i64 {
     }
 }
 
-pub fn warnings(pod: &Value, old: Option<&Value>) -> Vec<String> {
-    if old.is_some() {
-        return Vec::new();
-    }
-    let mut warnings = Vec::new();
-    let findings = format::dns_label(pod.part("metadata").text("name"));
-    if !findings.is_empty() {
-        warnings.push(format!(
-            "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label \
-             is recommended: [{}]",
-            findings.join(" ")
-        ));
-    }
-    spec_warnings(pod.part("spec"), &Path::Root.field("spec"), &mut warnings);
-    warnings
-}
-
-/// Of a workload whose template changed.
-pub fn template_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
-    let spec = object.part("spec");
-    let mut warnings = Vec::new();
-    if old.is_none_or(|old| old.part("spec").part("template") != spec.part("template")) {
-        let root = Path::Root;
-        let path = root.field("spec");
-        let path = path.field("template");
-        spec_warnings(spec.part("template").part("spec"), &path.field("spec"), &mut warnings);
-    }
-    warnings
-}
-
-/// What is allowed, but hardly meant.
-fn spec_warnings(spec: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
-    let list = path.field("topologySpreadConstraints");
-    for (index, constraint) in spec.list("topologySpreadConstraints").iter().enumerate() {
-        if !constraint.has("labelSelector") {
-            let path = list.index(index);
-            let path = path.field("labelSelector");
-            warnings.push(format!("{path}: a null labelSelector results in matching no pod"));
-        }
-    }
-    let list = path.field("imagePullSecrets");
-    for (index, secret) in spec.list("imagePullSecrets").iter().enumerate() {
-        let name = secret.text("name");
-        let (path, earlier) = (list.index(index), &spec.list("imagePullSecrets")[..index]);
-        if earlier.iter().any(|other| other.text("name") == name) {
-            warnings.push(format!("{}: duplicate name \"{name}\"", path.field("name")));
-        }
-    }
-    for kind in ["initContainers", "containers"] {
-        let list = path.field(kind);
-        for (index, container) in spec.list(kind).iter().enumerate() {
-            container_warnings(container, &list.index(index), warnings);
-        }
-    }
-    if spec.int("terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
-        warnings.push(format!(
-            "{}: must be >= 0; negative values are invalid and will be treated as 1",
-            path.field("terminationGracePeriodSeconds")
-        ));
-    }
-}
-
-fn container_warnings(container: &Value, path: &Path<'_>, warnings: &mut Vec<String>) {
-    let resources = path.field("resources");
-    for list in ["limits", "requests"] {
-        let amounts = resources.field(list);
-        for name in ["memory", "ephemeral-storage"] {
-            let value = container.part("resources").part(list).part(name);
-            if Quantity::from_value(value).is_ok_and(|quantity| !quantity.is_whole()) {
-                let text = value.as_str().unwrap_or_default();
-                let path = amounts.key(name);
-                warnings.push(format!("{path}: fractional byte value \"{text}\" is invalid, must be an integer"));
-            }
-        }
-    }
-    let list = path.field("env");
-    let env = container.list("env");
-    for (index, variable) in env.iter().enumerate() {
-        let name = variable.text("name");
-        // A value that builds on the earlier one is meant to replace it.
-        let builds_on = variable.text("value").contains(&format!("$({name})"));
-        if !builds_on && env[..index].iter().any(|earlier| earlier.text("name") == name) {
-            warnings.push(format!(
-                "{}: hides previous definition of \"{name}\", which may be dropped when using apply",
-                list.index(index)
-            ));
-        }
-    }
-    let list = path.field("ports");
-    let ports = container.list("ports");
-    for (index, port) in ports.iter().enumerate() {
-        let same = |other: &&Value| {
-            ["containerPort", "hostPort"].iter().all(|name| other.int(name) == port.int(name))
-                && ["protocol", "hostIP"].iter().all(|name| other.text(name) == port.text(name))
-        };
-        if let Some(earlier) = ports[..index].iter().position(|other| same(&other)) {
-            let (here, there) = (list.index(index), list.index(earlier));
-            warnings.push(format!("{here}: duplicate port definition with {there}"));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,27 +146,6 @@ mod tests {
         assert_eq!(new["spec"], old["spec"]);
         assert_eq!(new["metadata"]["ownerReferences"], json!([1]));
         assert_eq!(new["status"], json!({"phase": "Running", "qosClass": "BestEffort"}));
-    }
-
-    #[test]
-    fn what_is_hardly_meant_is_warned_of() {
-        let pod = json!({"metadata": {"name": "a.b"}, "spec": {"containers": [{
-            "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}, {"name": "A", "value": "$(A)3"}],
-            "resources": {"limits": {"memory": "100m"}},
-            "ports": [{"containerPort": 80, "protocol": "TCP"}, {"containerPort": 80, "protocol": "TCP"}],
-        }]}});
-        let warnings = warnings(&pod, None);
-        assert!(warnings[0].starts_with("metadata.name: this is used in the Pod's hostname"), "{warnings:#?}");
-        assert_eq!(
-            warnings[1..],
-            [
-                "spec.containers[0].resources.limits[memory]: fractional byte value \"100m\" is invalid, must be an \
-                 integer",
-                "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply",
-                "spec.containers[0].ports[1]: duplicate port definition with spec.containers[0].ports[0]",
-            ]
-        );
-        assert_eq!(super::warnings(&pod, Some(&pod)), Vec::<String>::new());
     }
 
     #[test]

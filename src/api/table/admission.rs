@@ -37,11 +37,11 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::cluster::validating_webhooks),
         flow("flowschemas", "FlowSchema")
             .show(print::FLOW_SCHEMAS, print::flow_schema)
-            .validate(validation::admission::flow_schema)
+            .validate(validation::flowcontrol::flow_schema)
             .default(defaults::cluster::flow_schema),
         flow("prioritylevelconfigurations", "PriorityLevelConfiguration")
             .show(print::PRIORITY_LEVELS, print::priority_level)
-            .validate(validation::admission::priority_level)
+            .validate(validation::flowcontrol::priority_level)
             .default(defaults::cluster::priority_level),
     ]);
 }

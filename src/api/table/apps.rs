@@ -6,7 +6,7 @@ use crate::{
     meta::{Generation, NameRule},
     print,
     selector::SelectableField as Field,
-    strategy::{convert, kinds, pod},
+    strategy::{convert, kinds, retired, warnings},
     validation,
 };
 
@@ -18,7 +18,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .validate(validation::apps::controller_revision)
             .validate_update(validation::apps::controller_revision_update),
         apps("daemonsets", "DaemonSet")
-            .warn(pod::template_warnings)
+            .warn(warnings::template)
             .show(print::DAEMON_SETS, print::daemon_set)
             .prepare_create(kinds::daemon_set_create)
             .prepare_update(kinds::daemon_set_update)
@@ -30,7 +30,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .generation(),
         apps("deployments", "Deployment")
-            .warn(pod::template_warnings)
+            .warn(warnings::template)
             .show(print::DEPLOYMENTS, print::deployment)
             .prepare_update(kinds::deployment_update)
             .validate(validation::apps::deployment)
@@ -42,7 +42,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .counts(Generation::SpecAndAnnotations),
         apps("replicasets", "ReplicaSet")
-            .warn(pod::template_warnings)
+            .warn(warnings::template)
             .show(print::REPLICA_SETS, print::replica_set)
             .validate(validation::apps::replica_set)
             .validate_update(validation::apps::replica_set_update)
@@ -53,8 +53,10 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .status()
             .generation(),
         apps("statefulsets", "StatefulSet")
-            .warn(pod::template_warnings)
+            .warn(warnings::template)
             .show(print::STATEFUL_SETS, print::stateful_set)
+            .prepare_create(retired::stateful_set_create)
+            .prepare_update(retired::stateful_set_update)
             .validate(validation::apps::stateful_set)
             .validate_update(validation::apps::stateful_set_update)
             .default(defaults::apps::stateful_set)
@@ -67,6 +69,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         namespaced("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
             .show(print::AUTOSCALERS, print::autoscaler)
             .validate(validation::autoscaling::autoscaler)
+            .validate_update(validation::autoscaling::autoscaler_update)
             .default(defaults::apps::autoscaler)
             .short(&["hpa"])
             .category("all")
@@ -74,6 +77,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         namespaced("autoscaling", "v1", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
             .show(print::AUTOSCALERS, print::autoscaler_v1)
             .validate(validation::autoscaling::autoscaler)
+            .validate_update(validation::autoscaling::autoscaler_update)
             .default(defaults::apps::autoscaler_v1)
             .short(&["hpa"])
             .category("all")
@@ -82,6 +86,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .convert(convert::autoscaler_to_v2, convert::autoscaler_from_v2),
         namespaced("batch", "v1", "cronjobs", "CronJob")
             .show(print::CRON_JOBS, print::cron_job)
+            .warn(warnings::cron_job)
             .validate(validation::batch::cron_job)
             .default(defaults::apps::cron_job)
             .short(&["cj"])
@@ -90,7 +95,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .generation()
             .names(NameRule::CronJob),
         namespaced("batch", "v1", "jobs", "Job")
-            .warn(pod::template_warnings)
+            .warn(warnings::job)
             .show(print::JOBS, print::job)
             .prepare_create(kinds::job_create)
             .validate(validation::batch::job)

@@ -43,6 +43,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .validate(validation::authorization::signing_request)
             .validate_update(validation::authorization::signing_request_update)
             .short(&["csr"])
+            .names(NameRule::PathSegment)
             .view("approval")
             .status()
             .select(&[Field::text("spec.signerName")]),

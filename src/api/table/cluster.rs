@@ -6,7 +6,7 @@ use crate::{
     meta::{Generation, NameRule},
     print,
     selector::SelectableField as Field,
-    strategy::kinds,
+    strategy::{kinds, retired, warnings},
     validation,
 };
 
@@ -17,6 +17,8 @@ pub(super) fn add(rows: &mut Vec<Built>) {
     rows.extend([
         namespaced("coordination.k8s.io", "v1", "leases", "Lease")
             .show(print::LEASES, print::lease)
+            .prepare_create(retired::lease_create)
+            .prepare_update(retired::lease_update)
             .validate(validation::config::lease)
             .create_on_update()
             .conditional(),
@@ -26,6 +28,8 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .conditional(),
         namespaced("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
             .show(print::ENDPOINT_SLICES, print::endpoint_slice)
+            .prepare_create(retired::endpoint_slice_create)
+            .prepare_update(retired::endpoint_slice_update)
             .validate(validation::service::endpoint_slice)
             .validate_update(validation::service::endpoint_slice_update)
             .default(defaults::service::endpoint_slice)
@@ -78,12 +82,14 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .short(&["pc"])
             .generation(),
         global(storage, "v1", "csidrivers", "CSIDriver")
+            .prepare_create(retired::csi_driver_create)
+            .prepare_update(retired::csi_driver_update)
+            .warn(warnings::csi_driver)
             .validate(validation::furniture::csi_driver)
             .validate_update(validation::furniture::csi_driver_update)
             .show(print::CSI_DRIVERS, print::csi_driver)
             .default(defaults::storage::csi_driver)
-            .conditional()
-            .generation(),
+            .conditional(),
         global(storage, "v1", "csinodes", "CSINode")
             .show(print::CSI_NODES, print::csi_node)
             .validate(validation::storage::csi_node)

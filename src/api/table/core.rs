@@ -7,7 +7,7 @@ use crate::{
     meta::NameRule,
     print,
     selector::SelectableField as Field,
-    strategy::{convert, kinds, pod, service},
+    strategy::{convert, kinds, pod, retired, service, warnings},
     validation,
 };
 
@@ -80,12 +80,14 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::service::endpoints),
         core("events", "Event")
             .show(print::EVENTS, print::event)
+            .names(NameRule::PathSegment)
             .validate(validation::config::event)
             .default(defaults::config::event)
             .short(&["ev"])
             .select(EVENT_FIELDS)
             .create_on_update(),
         core("limitranges", "LimitRange")
+            .prepare_create(retired::limit_range_create)
             .validate(validation::config::limit_range)
             .short(&["limits"])
             .create_on_update()
@@ -105,7 +107,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::config::namespace),
         wide("nodes", "Node")
             .show(print::NODES, print::node)
-            .prepare_create(|_| {})
+            .prepare_create(retired::node_create)
             .validate(validation::node::node)
             .validate_update(validation::node::node_update)
             .short(&["no"])
@@ -116,6 +118,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::config::node),
         core("persistentvolumeclaims", "PersistentVolumeClaim")
             .show(print::CLAIMS, print::claim)
+            .warn(warnings::claim)
             .prepare_create(kinds::pending)
             .validate(validation::storage::claim)
             .validate_update(validation::storage::claim_update)
@@ -124,7 +127,8 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::storage::claim),
         wide("persistentvolumes", "PersistentVolume")
             .show(print::VOLUMES, print::volume)
-            .prepare_create(kinds::pending)
+            .prepare_create(kinds::volume_create)
+            .warn(warnings::volume)
             .validate(validation::storage::volume)
             .validate_update(validation::storage::volume_update)
             .short(&["pv"])
@@ -136,7 +140,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .prepare_update(pod::prepare_update)
             .validate(validation::pod::create)
             .validate_update(validation::pod::update)
-            .warn(pod::warnings)
+            .warn(warnings::pod)
             .short(&["po"])
             .category("all")
             .sub("attach", ["", "", "PodAttachOptions"], CREATE_GET)
@@ -177,6 +181,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .default(defaults::config::resource_quota),
         core("secrets", "Secret")
             .show(print::SECRETS, print::secret)
+            .warn(warnings::secret)
             .validate(validation::config::secret)
             .validate_update(validation::config::secret_update)
             .select(&[Field::text("type")])
@@ -189,6 +194,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .sub("token", ["authentication.k8s.io", "v1", "TokenRequest"], CREATE),
         core("services", "Service")
             .show(print::SERVICES, print::service)
+            .warn(warnings::service)
             .prepare_create(service::prepare_create)
             .prepare_update(service::prepare_update)
             .validate(validation::service::service)

@@ -143,30 +143,40 @@ pub fn stateful_set(object: &Value, errors: &mut Vec<FieldError>) {
     for name in ["replicas", "minReadySeconds"] {
         check.not_negative(spec, &path, name);
     }
+    let claims = path.field("volumeClaimTemplates");
+    for (index, claim) in spec.list("volumeClaimTemplates").iter().enumerate() {
+        super::storage::claim_spec(check, claim.part("spec"), &claims.index(index).field("spec"));
+    }
     check.not_negative(spec.part("ordinals"), &path.field("ordinals"), "start");
     let service = spec.text("serviceName");
     if !service.is_empty() {
         check.found(&path.field("serviceName"), service, format::dns_label(service));
     }
     labels::of_workload(check, spec, &path, "statefulset");
-    pod::lasting_template(check, &with_claims(spec), &path, "StatefulSet");
+    pod::lasting_template(check, &as_of_a_pod(spec), &path, "StatefulSet");
 }
 
-/// The spec with the volumes that its claim templates will give the pods, so that mounts find them.
-fn with_claims(spec: &Value) -> std::borrow::Cow<'_, Value> {
-    if spec.list("volumeClaimTemplates").is_empty() {
+/// The spec with what the controller will give its pods: the volumes of its claim templates, so that mounts find
+/// them, and names of their own.
+fn as_of_a_pod(spec: &Value) -> std::borrow::Cow<'_, Value> {
+    let names = ["hostname", "subdomain"];
+    let own = spec.part("template").part("spec");
+    if spec.list("volumeClaimTemplates").is_empty() && !names.into_iter().any(|name| own.has(name)) {
         return std::borrow::Cow::Borrowed(spec);
     }
     let mut whole = serde_json::json!({"template": spec.part("template")});
     let claims = spec.list("volumeClaimTemplates").iter().map(|claim| claim.part("metadata").text("name"));
+    let mut known = std::collections::HashSet::new();
     let mut volumes: Vec<Value> = claims
         .clone()
+        .filter(|name| known.insert(*name))
         .map(|name| serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}}))
         .collect();
     if let Some(pod) = whole.object("template").and_then(|template| template.object("spec")) {
         let own = pod.list("volumes").iter().filter(|volume| !claims.clone().any(|name| volume.text("name") == name));
         volumes.extend(own.cloned());
         pod.set("volumes", volumes);
+        names.into_iter().for_each(|name| pod.unset(name));
     }
     std::borrow::Cow::Owned(whole)
 }

@@ -2,15 +2,38 @@
 
 use serde_json::Value;
 
-use super::{Check, labels};
-use crate::{failure::FieldError, fields::Fields, format, path::Path};
+use super::{Check, labels, metrics};
+use crate::{failure::FieldError, fields::Fields, path::Path};
 
 const USER_PRIORITY_MAX: i64 = 1_000_000_000;
-const METRICS: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
 const WINDOW_SECONDS_MAX: i64 = 3600;
 const PERIOD_SECONDS_MAX: i64 = 1800;
 
 pub fn autoscaler(object: &Value, errors: &mut Vec<FieldError>) {
+    autoscaler_update(object, &Value::Null, None, errors);
+}
+
+pub fn autoscaler_update(object: &Value, old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
+    let (reference, before) = (object.part("spec").part("scaleTargetRef"), old.part("spec").part("scaleTargetRef"));
+    if subresource == Some("status") {
+        let check = &mut Check { errors };
+        for name in ["currentReplicas", "desiredReplicas"] {
+            check.not_negative(object.part("status"), &Path::Root.field("status"), name);
+        }
+        return;
+    }
+    autoscaler_spec(object, errors);
+    // What was accepted once may stay.
+    let same = |name: &str| reference.text(name) == before.text(name);
+    if !(old.is_object() && same("apiVersion") && same("kind")) {
+        let root = Path::Root;
+        let path = root.field("spec");
+        let target = path.field("scaleTargetRef");
+        api_version(&mut Check { errors }, reference, &target.field("apiVersion"));
+    }
+}
+
+fn autoscaler_spec(object: &Value, errors: &mut Vec<FieldError>) {
     let check = &mut Check { errors };
     let root = Path::Root;
     let path = root.field("spec");
@@ -28,21 +51,14 @@ pub fn autoscaler(object: &Value, errors: &mut Vec<FieldError>) {
         check.invalid(&path.field("maxReplicas"), &max.into(), text);
     }
     let target = path.field("scaleTargetRef");
-    for name in ["kind", "name"] {
-        let value = spec.part("scaleTargetRef").text(name);
-        if value.is_empty() {
-            check.required(&target.field(name), "");
-        } else {
-            check.found(&target.field(name), value, format::path_segment(value, false));
-        }
-    }
+    metrics::reference(check, spec.part("scaleTargetRef"), &target);
     if let Some(percent) = spec.int("targetCPUUtilizationPercentage").filter(|&percent| percent < 1) {
         let text = "must be greater than 0";
         check.invalid(&path.field("targetCPUUtilizationPercentage"), &percent.into(), text);
     }
     let list = path.field("metrics");
     for (index, metric) in spec.list("metrics").iter().enumerate() {
-        self::metric(check, metric, &list.index(index));
+        metrics::metric(check, metric, &list.index(index));
     }
     let behavior = path.field("behavior");
     for name in ["scaleUp", "scaleDown"] {
@@ -52,60 +68,15 @@ pub fn autoscaler(object: &Value, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn metric(check: &mut Check<'_>, metric: &Value, path: &Path<'_>) {
-    let kind = metric.text("type");
-    if kind.is_empty() {
-        return check.required(&path.field("type"), "must specify a metric source type");
-    }
-    if !METRICS.contains(&kind) {
-        return check.not_supported(&path.field("type"), &kind.into(), METRICS);
-    }
-    let (first, rest) = kind.split_at(1);
-    let name = format!("{}{rest}", first.to_ascii_lowercase());
-    let path = path.field(&name);
-    let Some(source) = metric.at(&name) else {
-        return check.required(&path, "must populate information for the given metric source");
+/// What is scaled has a group, but for the one kind of the core group that can be.
+fn api_version(check: &mut Check<'_>, reference: &Value, path: &Path<'_>) {
+    let version = reference.text("apiVersion");
+    let text = match version.split('/').count() {
+        1 if reference.text("kind") != "ReplicationController" => "apiVersion must specify API group".to_owned(),
+        1 | 2 => return,
+        _ => format!("unexpected GroupVersion string: {version}"),
     };
-    let here = path.field("target");
-    let target = source.part("target");
-    match target.text("type") {
-        "" => check.required(&here.field("type"), "must specify a metric target type"),
-        "Utilization" | "Value" | "AverageValue" => {}
-        other => {
-            let text = "must be either Utilization, Value, or AverageValue";
-            check.invalid(&here.field("type"), &other.into(), text);
-        }
-    }
-    if let Some(percent) = target.int("averageUtilization").filter(|&percent| percent < 1) {
-        check.invalid(&here.field("averageUtilization"), &percent.into(), "must be greater than 0");
-    }
-    let (average, utilization) = (target.has("averageValue"), target.has("averageUtilization"));
-    match kind {
-        "Resource" | "ContainerResource" => {
-            if source.text("name").is_empty() {
-                check.required(&path.field("name"), "must specify a resource name");
-            }
-            if kind == "ContainerResource" && source.text("container").is_empty() {
-                check.required(&path.field("container"), "must specify a container");
-            }
-            if !average && !utilization {
-                let text = "must set either a target raw value or a target utilization";
-                check.required(&here.field("averageUtilization"), text);
-            } else if average && utilization {
-                let text = "may not set both a target raw value and a target utilization";
-                check.forbidden(&here.field("averageValue"), text);
-            }
-        }
-        _ => {
-            if source.part("metric").text("name").is_empty() {
-                let path = path.field("metric");
-                check.required(&path.field("name"), "must specify a metric name");
-            }
-            if kind == "Pods" && !average {
-                check.required(&here.field("averageValue"), "must specify a positive target averageValue");
-            }
-        }
-    }
+    check.invalid(path, &version.into(), &text);
 }
 
 fn scaling_rules(check: &mut Check<'_>, rules: &Value, path: &Path<'_>) {
@@ -138,6 +109,9 @@ fn scaling_rules(check: &mut Check<'_>, rules: &Value, path: &Path<'_>) {
             let text = format!("must be less than or equal to {PERIOD_SECONDS_MAX}");
             check.invalid(&path.field("periodSeconds"), &period.into(), &text);
         }
+    }
+    if let Some(tolerance) = rules.at("tolerance") {
+        check.quantity(&path.field("tolerance"), tolerance);
     }
 }
 

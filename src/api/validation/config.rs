@@ -96,13 +96,19 @@ pub fn secret(object: &Value, errors: &mut Vec<FieldError>) {
             demand(check, "username");
             demand(check, "password");
         }
-        "kubernetes.io/ssh-auth" => demand(check, "ssh-privatekey"),
+        "kubernetes.io/ssh-auth" if data.is_none_or(|data| is_empty(data.get("ssh-privatekey"))) => {
+            check.required(&path.key("ssh-privatekey"), "");
+        }
         "kubernetes.io/tls" => {
             demand(check, "tls.crt");
             demand(check, "tls.key");
         }
         _ => {}
     }
+}
+
+fn is_empty(value: Option<&Value>) -> bool {
+    value.and_then(Value::as_str).is_none_or(str::is_empty)
 }
 
 fn docker(check: &mut Check<'_>, object: &Value, key: &str, path: &Path<'_>) {
@@ -189,7 +195,23 @@ pub fn limit_range(object: &Value, errors: &mut Vec<FieldError>) {
             let text = "either minimum or maximum storage value is required, but neither was provided";
             check.required(&path.field("limits"), text);
         }
+        limit_names(check, item, &path);
         limit_order(check, item, &path);
+    }
+}
+
+/// Names of what is limited.
+fn limit_names(check: &mut Check<'_>, item: &Value, path: &Path<'_>) {
+    let of_containers = matches!(item.text("type"), "Pod" | "Container");
+    for list in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+        let here = path.field(list);
+        for name in item.map(list).into_iter().flatten().map(|(name, _)| name) {
+            if of_containers {
+                resources::name_for_container(check, &here.key(name), name);
+            } else {
+                resources::resource_name(check, &here.key(name), name);
+            }
+        }
     }
 }
 

@@ -1,19 +1,35 @@
 //! Runtime classes, CSI drivers, service networks and their addresses.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
-use super::Check;
-use crate::{failure::FieldError, fields::Fields, format, path::Path};
+use super::{Check, same, volumes::token_lifetime};
+use crate::{failure::FieldError, fields::Fields, format, meta, path::Path};
+
+const UPDATE_PERIOD_SECONDS_MIN: i64 = 10;
 
 pub fn runtime_class(object: &Value, errors: &mut Vec<FieldError>) {
     let check = &mut Check { errors };
     let root = Path::Root;
     let handler = object.text("handler");
     check.found(&root.field("handler"), handler, format::dns_label(handler));
+    // Upstream names the overhead as if it were a container's limits.
     let overhead = root.field("overhead");
-    let fixed = overhead.field("podFixed");
+    let limits = overhead.field("limits");
     for (name, value) in object.part("overhead").map("podFixed").into_iter().flatten() {
-        super::resources::amount(check, &fixed.key(name), name, value);
+        super::resources::name_for_container(check, &limits.key(name), name);
+        super::resources::amount(check, &limits.key(name), name, value);
+    }
+    let Some(scheduling) = object.at("scheduling") else { return };
+    let path = root.field("scheduling");
+    meta::labels(scheduling.map("nodeSelector"), &path.field("nodeSelector"), check.errors);
+    super::placement::tolerations(check, scheduling, &path);
+    let list = path.field("tolerations");
+    for (index, toleration) in scheduling.list("tolerations").iter().enumerate() {
+        if scheduling.list("tolerations").iter().take(index).any(|before| same(before, toleration)) {
+            check.duplicate(&list.index(index), toleration);
+        }
     }
 }
 
@@ -32,10 +48,34 @@ pub fn csi_driver(object: &Value, errors: &mut Vec<FieldError>) {
         }
     }
     check.one_of(spec, &path, "fsGroupPolicy", &["File", "None", "ReadWriteOnceWithFSType"]);
+    token_requests(check, spec, &path.field("tokenRequests"));
     let modes = path.field("volumeLifecycleModes");
     for mode in spec.list("volumeLifecycleModes") {
         if !matches!(mode.as_str(), Some("Ephemeral" | "Persistent")) {
-            check.not_supported(&modes, mode, &["Ephemeral", "Persistent"]);
+            check.not_supported(&modes, mode, &["Persistent", "Ephemeral"]);
+        }
+    }
+    let period = spec.int("nodeAllocatableUpdatePeriodSeconds");
+    if let Some(seconds) = period.filter(|&seconds| seconds < UPDATE_PERIOD_SECONDS_MIN) {
+        let text = format!("must be greater than or equal to {UPDATE_PERIOD_SECONDS_MIN} seconds");
+        check.invalid(&path.field("nodeAllocatableUpdatePeriodSeconds"), &seconds.into(), &text);
+    }
+    if spec.has("serviceAccountTokenInSecrets") && spec.list("tokenRequests").is_empty() {
+        let text = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+        let value = spec.part("serviceAccountTokenInSecrets");
+        check.invalid(&path.field("serviceAccountTokenInSecrets"), value, text);
+    }
+}
+
+/// Tokens that a driver is given, one for each audience.
+fn token_requests(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
+    let mut audiences = BTreeSet::new();
+    for (index, request) in spec.list("tokenRequests").iter().enumerate() {
+        let path = path.index(index);
+        if !audiences.insert(request.text("audience")) {
+            check.duplicate(&path.field("audience"), &request.text("audience").into());
+        } else if let Some(seconds) = request.int("expirationSeconds") {
+            token_lifetime(check, seconds, &path.field("expirationSeconds"));
         }
     }
 }
@@ -83,6 +123,10 @@ pub fn ip_address(object: &Value, errors: &mut Vec<FieldError>) {
     match object.part("spec").at("parentRef") {
         None => check.required(&path, ""),
         Some(parent) => {
+            let group = parent.text("group");
+            if !group.is_empty() {
+                check.found(&path.field("group"), group, format::dns_subdomain(group));
+            }
             check.text(parent, &path, "resource");
             check.text(parent, &path, "name");
         }

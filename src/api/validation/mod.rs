@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use crate::{failure::FieldError, fields::Fields, format, path::Path, quantity::Quantity};
 
-pub mod admission;
 pub mod api_service;
 pub mod apps;
 pub mod authorization;
@@ -19,9 +18,11 @@ pub mod config;
 pub mod container;
 pub mod definition;
 pub mod devices;
+pub mod flowcontrol;
 pub mod furniture;
 mod job_policies;
 pub mod labels;
+mod metrics;
 pub mod network;
 pub mod node;
 mod os;

@@ -91,10 +91,6 @@ fn spec(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
     check.choice(spec, path, "dnsPolicy", &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
     meta::labels(spec.map("nodeSelector"), &path.field("nodeSelector"), check.errors);
     security_context(check, spec, path);
-    let secrets = path.field("imagePullSecrets");
-    for (index, secret) in spec.list("imagePullSecrets").iter().enumerate() {
-        check.text(secret, &secrets.index(index), "name");
-    }
     placement::affinity(check, spec, path);
     dns_config(check, spec, path);
     let gates = path.field("readinessGates");
@@ -109,7 +105,7 @@ fn spec(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
     }
     for name in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"] {
         let value = spec.text(name);
-        if !value.is_empty() {
+        if !value.is_empty() || (name == "runtimeClassName" && spec.has(name)) {
             check.found(&path.field(name), value, format::dns_subdomain(value));
         }
     }
@@ -122,7 +118,9 @@ fn spec(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
     }
     placement::tolerations(check, spec, path);
     host_aliases(check, spec, path);
-    check.one_of(spec, path, "preemptionPolicy", &["PreemptLowerPriority", "Never"]);
+    if spec.has("preemptionPolicy") {
+        check.choice(spec, path, "preemptionPolicy", &["PreemptLowerPriority", "Never"]);
+    }
     for (name, value) in spec.map("overhead").into_iter().flatten() {
         let overhead = path.field("overhead");
         super::resources::amount(check, &overhead.key(name), name, value);

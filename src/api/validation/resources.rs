@@ -43,11 +43,47 @@ pub fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && format::label_key(&format!("requests.{name}")).is_empty()
 }
 
-fn container_name(check: &mut Check<'_>, path: &Path<'_>, name: &str) {
+/// Names that need no domain, wherever they mean something.
+fn is_standard(name: &str) -> bool {
+    matches!(
+        name,
+        "cpu"
+            | "memory"
+            | "ephemeral-storage"
+            | "storage"
+            | "requests.cpu"
+            | "requests.memory"
+            | "requests.storage"
+            | "requests.ephemeral-storage"
+            | "limits.cpu"
+            | "limits.memory"
+            | "limits.ephemeral-storage"
+            | "pods"
+            | "resourcequotas"
+            | "services"
+            | "replicationcontrollers"
+            | "secrets"
+            | "configmaps"
+            | "persistentvolumeclaims"
+            | "services.nodeports"
+            | "services.loadbalancers"
+    ) || is_huge_page(name)
+        || name.starts_with("requests.hugepages-")
+}
+
+/// The name of any resource.
+pub(crate) fn resource_name(check: &mut Check<'_>, path: &Path<'_>, name: &str) {
     let findings = format::label_key(name);
-    if !findings.is_empty() {
-        check.found(path, name, findings);
-    } else if !name.contains('/') {
+    if findings.is_empty() && !name.contains('/') && !is_standard(name) {
+        check.invalid(path, &name.into(), "must be a standard resource type or fully qualified");
+    }
+    check.found(path, name, findings);
+}
+
+/// The name of what a container may ask for.
+pub(crate) fn name_for_container(check: &mut Check<'_>, path: &Path<'_>, name: &str) {
+    resource_name(check, path, name);
+    if !name.contains('/') {
         if !is_standard_for_containers(name) {
             check.invalid(path, &name.into(), "must be a standard resource for containers");
         }
@@ -73,7 +109,7 @@ fn list<'a>(
     let mut amounts = Vec::new();
     for (name, value) in resources.into_iter().flatten() {
         let path = path.key(name);
-        container_name(check, &path, name);
+        name_for_container(check, &path, name);
         amounts.push((name.as_str(), amount(check, &path, name, value)));
     }
     amounts

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 use super::Check;
 use crate::{failure::FieldError, fields::Fields, format, meta, path::Path, strategy::service::needs_health_port};
 
-const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
+const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const AFFINITY_SECONDS_MAX: i64 = 86_400;
 const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
+const HINTS_MAX: usize = 8;
 const SLICE_PORTS_MAX: usize = 20_000;
 
 fn is_headless(spec: &Value) -> bool {
@@ -58,14 +59,15 @@ pub fn service(object: &Value, errors: &mut Vec<FieldError>) {
     for (index, ip) in spec.list("externalIPs").iter().enumerate() {
         endpoint_ip(check, ip.as_str().unwrap_or_default(), &external.index(index));
     }
-    check.choice(spec, &path, "type", &["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"]);
+    check.choice(spec, &path, "type", &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
+    distinct_ports(check, spec, &path);
     traffic(check, spec, &path);
 }
 
 fn ports(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
     let list = path.field("ports");
     let all = spec.list("ports");
-    let (mut names, mut numbers, mut node_ports) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut names = BTreeSet::new();
     for (index, port) in all.iter().enumerate() {
         let path = list.index(index);
         let name = port.text("name");
@@ -86,13 +88,27 @@ fn ports(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
         if port.has("appProtocol") {
             check.found(&path.field("appProtocol"), application, format::label_key(application));
         }
-        let node_port = port.int("nodePort").unwrap_or_default();
-        if node_port != 0 && spec.text("type") == "ClusterIP" {
-            check.forbidden(&path.field("nodePort"), "may not be used when `type` is 'ClusterIP'");
+    }
+}
+
+/// Ports of nodes only where there are any, and none twice.
+fn distinct_ports(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
+    let list = path.field("ports");
+    let ports = || spec.list("ports").iter().enumerate();
+    let with_node_port = || ports().filter(|(_, port)| port.int("nodePort").unwrap_or_default() != 0);
+    if spec.text("type") == "ClusterIP" {
+        for (index, _) in with_node_port() {
+            check.forbidden(&list.index(index).field("nodePort"), "may not be used when `type` is 'ClusterIP'");
         }
-        if node_port != 0 && !node_ports.insert((port.text("protocol"), node_port)) {
-            check.duplicate(&path.field("nodePort"), &node_port.into());
+    }
+    let (mut node_ports, mut numbers) = (BTreeSet::new(), BTreeSet::new());
+    for (index, port) in with_node_port() {
+        if !node_ports.insert((port.text("protocol"), port.int("nodePort"))) {
+            check.duplicate(&list.index(index).field("nodePort"), port.part("nodePort"));
         }
+    }
+    for (index, port) in ports() {
+        let path = list.index(index);
         if !numbers.insert((port.text("protocol"), port.int("port"))) {
             check.duplicate(&path, &json!({"port": port.part("port"), "protocol": port.part("protocol")}));
         }
@@ -120,6 +136,8 @@ fn affinity(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
 fn cluster_ips(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
     let list = path.field("clusterIPs");
     let (first, ips) = (spec.text("clusterIP"), spec.list("clusterIPs"));
+    // Wrong addresses would say nothing useful about their families.
+    let mut wrong = false;
     match ips.first() {
         None if !first.is_empty() => check.required(&list, ""),
         Some(_) if first.is_empty() => {
@@ -140,32 +158,38 @@ fn cluster_ips(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
         }
     }
     check.one_of(spec, path, "ipFamilyPolicy", &["PreferDualStack", "RequireDualStack", "SingleStack"]);
-    if ips.len() > 2 {
-        check.invalid(&list, spec.part("clusterIPs"), "may only hold up to 2 values");
-    }
-    let mut seen = [false; 2];
     for (index, ip) in ips.iter().enumerate() {
         let ip = ip.as_str().unwrap_or_default();
         if index == 0 && ip == "None" {
             if ips.len() > 1 {
+                wrong = true;
                 check.invalid(&list, spec.part("clusterIPs"), "'None' must be the first and only value");
             }
             continue;
         }
-        let Ok(address) = ip.parse::<IpAddr>() else {
-            check.found(&list.index(index), ip, format::ip(ip));
-            continue;
-        };
-        let slot = &mut seen[usize::from(address.is_ipv6())];
-        if std::mem::replace(slot, true) {
-            let text = "may specify no more than one IP for each IP family";
-            check.invalid(&list, spec.part("clusterIPs"), text);
-        }
-        let family = spec.list("ipFamilies").get(index).and_then(Value::as_str).unwrap_or_default();
-        let own = if address.is_ipv6() { "IPv6" } else { "IPv4" };
-        if matches!(family, "IPv4" | "IPv6") && family != own {
+        let findings = format::ip(ip);
+        wrong |= !findings.is_empty();
+        check.found(&list.index(index), ip, findings);
+    }
+    if ips.len() > 2 {
+        check.invalid(&list, spec.part("clusterIPs"), "may only hold up to 2 values");
+    }
+    if wrong {
+        return;
+    }
+    let is_six = |ip: &Value| ip.as_str().is_some_and(|ip| ip.contains(':'));
+    if ips.len() > 1 && (ips.iter().all(is_six) || !ips.iter().any(is_six)) {
+        let text = "may specify no more than one IP for each IP family";
+        check.invalid(&list, spec.part("clusterIPs"), text);
+    }
+    if is_headless(spec) {
+        return;
+    }
+    for (index, (ip, family)) in ips.iter().zip(spec.list("ipFamilies")).enumerate() {
+        let own = if is_six(ip) { "IPv6" } else { "IPv4" };
+        if let Some(family) = family.as_str().filter(|family| matches!(*family, "IPv4" | "IPv6") && *family != own) {
             let text = format!("expected an {family} value as indicated by `ipFamilies[{index}]`");
-            check.invalid(&list.index(index), &ip.into(), &text);
+            check.invalid(&list.index(index), ip, &text);
         }
     }
 }
@@ -204,10 +228,13 @@ fn traffic(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
     if health != 0 && !needs_health_port(spec) {
         let text = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         check.invalid(&path.field("healthCheckNodePort"), &health.into(), text);
+    } else if health != 0 {
+        check.port(spec, path, "healthCheckNodePort");
     }
-    if matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") {
-        check.choice(spec, path, "internalTrafficPolicy", &["Cluster", "Local"]);
+    if matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") && !spec.has("internalTrafficPolicy") {
+        check.required(&path.field("internalTrafficPolicy"), "");
     }
+    check.one_of(spec, path, "internalTrafficPolicy", &["Cluster", "Local"]);
     check.one_of(spec, path, "trafficDistribution", &["PreferClose", "PreferSameZone", "PreferSameNode"]);
 }
 
@@ -284,7 +311,8 @@ pub fn endpoints(object: &Value, errors: &mut Vec<FieldError>) {
             let list = path.field(name);
             for (index, address) in subset.list(name).iter().enumerate() {
                 let path = list.index(index);
-                endpoint_ip(check, address.text("ip"), &path.field("ip"));
+                let ip = address.text("ip");
+                check.found(&path.field("ip"), ip, format::ip(ip));
                 let host = address.text("hostname");
                 if !host.is_empty() {
                     check.found(&path.field("hostname"), host, format::dns_label(host));
@@ -292,6 +320,11 @@ pub fn endpoints(object: &Value, errors: &mut Vec<FieldError>) {
                 let node = address.text("nodeName");
                 if address.has("nodeName") {
                     check.found(&path.field("nodeName"), node, format::dns_subdomain(node));
+                }
+                if ip.parse::<IpAddr>().is_ok() {
+                    endpoint_ip(check, ip, &path.field("ip"));
+                } else {
+                    check.invalid(&path.field("ip"), &ip.into(), "must be a valid IP address");
                 }
             }
         }
@@ -306,6 +339,10 @@ pub fn endpoints(object: &Value, errors: &mut Vec<FieldError>) {
             }
             check.port(port, &path, "port");
             check.choice(port, &path, "protocol", PROTOCOLS);
+            if port.has("appProtocol") {
+                let application = port.text("appProtocol");
+                check.found(&path.field("appProtocol"), application, format::label_key(application));
+            }
         }
     }
 }
@@ -348,8 +385,31 @@ pub fn endpoint_slice(object: &Value, errors: &mut Vec<FieldError>) {
         if endpoint.has("hostname") {
             check.found(&path.field("hostname"), host, format::dns_label(host));
         }
+        hints(check, endpoint.part("hints"), &path.field("hints"));
     }
     slice_ports(check, object, &root);
+}
+
+/// For which zones and nodes an endpoint is meant.
+fn hints(check: &mut Check<'_>, hints: &Value, path: &Path<'_>) {
+    for name in ["forZones", "forNodes"] {
+        let (list, here) = (hints.list(name), path.field(name));
+        if list.len() > HINTS_MAX {
+            check.errors.push(FieldError::too_many(&here, list.len(), HINTS_MAX));
+            continue;
+        }
+        let mut seen = BTreeSet::new();
+        for (index, hint) in list.iter().enumerate() {
+            let (path, value) = (here.index(index), hint.text("name"));
+            let path = path.field("name");
+            if !seen.insert(value) {
+                check.duplicate(&path, &value.into());
+                continue;
+            }
+            let findings = if name == "forZones" { format::label_value(value) } else { format::dns_subdomain(value) };
+            check.found(&path, value, findings);
+        }
+    }
 }
 
 fn slice_ports(check: &mut Check<'_>, object: &Value, root: &Path<'_>) {
@@ -368,9 +428,10 @@ fn slice_ports(check: &mut Check<'_>, object: &Value, root: &Path<'_>) {
         if !names.insert(name) {
             check.duplicate(&path.field("name"), port.part("name"));
         }
-        check.choice(port, &path, "protocol", PROTOCOLS);
-        if port.has("port") {
-            check.port(port, &path, "port");
+        if port.has("protocol") {
+            check.one_of(port, &path, "protocol", PROTOCOLS);
+        } else {
+            check.required(&path.field("protocol"), "");
         }
         let application = port.text("appProtocol");
         if port.has("appProtocol") {

@@ -1,5 +1,7 @@
 //! Persistent volumes, claims, classes and drivers.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use super::{Check, labels, placement, same, volumes};
@@ -8,6 +10,9 @@ use crate::{failure::FieldError, fields::Fields, format, path::Path, quantity::Q
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 const NODE_ID_BYTES_MAX: usize = 256;
+const DRIVER_BYTES_MAX: usize = 63;
+/// Findings about one topology term that is there again.
+const TOPOLOGIES_SAID_MAX: usize = 128;
 const PARAMETERS_MAX: usize = 512;
 const PARAMETERS_BYTES_MAX: usize = 256 * 1024;
 /// Fields of a persistent volume's spec that do not say where its data is.
@@ -36,6 +41,28 @@ fn access_modes(check: &mut Check<'_>, spec: &Value, path: &Path<'_>, detail: &s
     }
     if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
         check.forbidden(&path, "may not use ReadWriteOncePod with other access modes");
+    }
+}
+
+/// The name of a driver, which is a DNS name but for upper case.
+pub(crate) fn driver_name(check: &mut Check<'_>, holder: &Value, path: &Path<'_>, name: &str) {
+    if check.text(holder, path, name) {
+        let (here, driver) = (path.field(name), holder.text(name));
+        if driver.len() > DRIVER_BYTES_MAX {
+            check.errors.push(FieldError::too_long(&here, DRIVER_BYTES_MAX));
+        }
+        check.found(&here, driver, format::dns_subdomain(&driver.to_ascii_lowercase()));
+    }
+}
+
+/// A secret by name and namespace.
+fn secret_reference(check: &mut Check<'_>, reference: &Value, path: &Path<'_>) {
+    if check.text(reference, path, "name") {
+        check.found(&path.field("name"), reference.text("name"), format::dns_subdomain(reference.text("name")));
+    }
+    if check.text(reference, path, "namespace") {
+        let namespace = reference.text("namespace");
+        check.found(&path.field("namespace"), namespace, format::dns_label(namespace));
     }
 }
 
@@ -70,8 +97,12 @@ pub fn volume(object: &Value, errors: &mut Vec<FieldError>) {
         positive(check, value, &capacity.key(name));
     }
     check.one_of(spec, &path, "persistentVolumeReclaimPolicy", &["Delete", "Recycle", "Retain"]);
-    if let Some(required) = spec.part("nodeAffinity").at("required") {
-        placement::node_selector(check, required, &path.field("nodeAffinity").field("required"));
+    if let Some(affinity) = spec.at("nodeAffinity") {
+        let here = path.field("nodeAffinity");
+        match affinity.at("required") {
+            Some(required) => placement::node_selector(check, required, &here.field("required")),
+            None => check.required(&here.field("required"), "must specify required node constraints"),
+        }
     }
     let mut sources = 0;
     for (name, source) in spec.as_object().into_iter().flatten() {
@@ -90,20 +121,27 @@ pub fn volume(object: &Value, errors: &mut Vec<FieldError>) {
                 if check.text(source, &path, "path") {
                     volumes::no_backsteps(check, source.text("path"), &path.field("path"));
                 }
-                if !spec.part("nodeAffinity").has("required") {
+                if !spec.has("nodeAffinity") {
                     let root = Path::Root;
                     let path = root.field("spec");
                     check.required(&path.field("nodeAffinity"), "Local volume requires node affinity");
                 }
             }
             "csi" => {
-                check.text(source, &path, "driver");
+                driver_name(check, source, &path, "driver");
                 check.text(source, &path, "volumeHandle");
+                for name in [
+                    "controllerPublishSecretRef",
+                    "controllerExpandSecretRef",
+                    "nodePublishSecretRef",
+                    "nodeExpandSecretRef",
+                ] {
+                    if let Some(reference) = source.at(name) {
+                        secret_reference(check, reference, &path.field(name));
+                    }
+                }
             }
-            "nfs" => {
-                check.text(source, &path, "server");
-                check.text(source, &path, "path");
-            }
+            "nfs" => volumes::nfs(check, source, &path),
             _ => {}
         }
     }
@@ -112,6 +150,15 @@ pub fn volume(object: &Value, errors: &mut Vec<FieldError>) {
     }
     class_name(check, spec, &path, "storageClassName");
     check.one_of(spec, &path, "volumeMode", VOLUME_MODES);
+    if spec.has("volumeAttributesClassName") {
+        if spec.text("volumeAttributesClassName").is_empty() {
+            check.required(&path.field("volumeAttributesClassName"), "an empty string is disallowed");
+        }
+        class_name(check, spec, &path, "volumeAttributesClassName");
+        if !spec.has("csi") {
+            check.required(&path.field("csi"), "has to be specified when using volumeAttributesClassName");
+        }
+    }
 }
 
 pub fn volume_update(object: &Value, old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
@@ -148,12 +195,43 @@ pub(crate) fn claim_spec(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
         Some(storage) => positive(check, storage, &resources.key("storage")),
     }
     class_name(check, spec, path, "storageClassName");
-    class_name(check, spec, path, "volumeAttributesClassName");
     check.one_of(spec, path, "volumeMode", VOLUME_MODES);
-    if let Some(source) = spec.at("dataSource") {
-        let path = path.field("dataSource");
-        check.text(source, &path, "name");
-        check.text(source, &path, "kind");
+    for name in ["dataSource", "dataSourceRef"] {
+        if let Some(source) = spec.at(name) {
+            data_source(check, source, &path.field(name));
+        }
+    }
+    let (source, reference) = (spec.part("dataSource"), spec.part("dataSourceRef"));
+    let place = Value::from(path.field("dataSource").to_string());
+    if !reference.text("namespace").is_empty() {
+        if spec.has("dataSource") {
+            check.invalid(path, &place, "may not be specified when dataSourceRef.namespace is specified");
+        }
+    } else if spec.has("dataSource")
+        && spec.has("dataSourceRef")
+        && ["apiGroup", "kind", "name"].into_iter().any(|name| source.at(name) != reference.at(name))
+    {
+        check.invalid(path, &place, "must match dataSourceRef");
+    }
+    class_name(check, spec, path, "volumeAttributesClassName");
+}
+
+/// What a claim's volume is filled with.
+fn data_source(check: &mut Check<'_>, source: &Value, path: &Path<'_>) {
+    check.text(source, path, "name");
+    check.text(source, path, "kind");
+    let (group, kind) = (source.text("apiGroup"), source.text("kind"));
+    if group.is_empty() {
+        if kind != "PersistentVolumeClaim" {
+            let text = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            check.invalid(path, &kind.into(), text);
+        }
+    } else {
+        check.found(&path.field("apiGroup"), group, format::dns_subdomain(group));
+    }
+    let namespace = source.text("namespace");
+    if !namespace.is_empty() {
+        check.found(&path.field("namespace"), namespace, format::dns_label(namespace));
     }
 }
 
@@ -204,9 +282,47 @@ pub fn class(object: &Value, errors: &mut Vec<FieldError>) {
         let lower = name.to_ascii_lowercase();
         check.found(&root.field("provisioner"), name, format::label_key(&lower));
     }
-    check.one_of(object, &root, "reclaimPolicy", &["Delete", "Retain"]);
+    if !object.text("reclaimPolicy").is_empty() {
+        check.one_of(object, &root, "reclaimPolicy", &["Delete", "Retain"]);
+    }
     check.choice(object, &root, "volumeBindingMode", &["Immediate", "WaitForFirstConsumer"]);
     parameters(check, object);
+    topologies(check, object, &root.field("allowedTopologies"));
+}
+
+/// Where volumes of a class may be. A key is there once in a term, and a term once in the list. What has no
+/// requirement at all is as another that has none, and so is told once for each place in the list.
+fn topologies(check: &mut Check<'_>, class: &Value, path: &Path<'_>) {
+    let terms = class.list("allowedTopologies");
+    // Upstream compares each term with as many empty ones as there are terms, and then with those before it.
+    let mut known: Vec<BTreeMap<&str, BTreeSet<&str>>> = vec![BTreeMap::new(); terms.len()];
+    for (index, term) in terms.iter().enumerate() {
+        let path = path.index(index);
+        let list = path.field("matchLabelExpressions");
+        let mut keys = BTreeMap::new();
+        for (index, expression) in term.list("matchLabelExpressions").iter().enumerate() {
+            let path = list.index(index);
+            let here = path.field("values");
+            let mut values = BTreeSet::new();
+            if expression.list("values").is_empty() {
+                check.required(&here, "");
+            }
+            for (index, value) in expression.list("values").iter().enumerate() {
+                if !values.insert(value.as_str().unwrap_or_default()) {
+                    check.duplicate(&here.index(index), value);
+                }
+            }
+            let key = expression.text("key");
+            check.found(&path.field("key"), key, format::label_key(key));
+            if keys.insert(key, values).is_some() {
+                check.duplicate(&path.field("key"), &key.into());
+            }
+        }
+        for _ in known.iter().filter(|before| **before == keys).take(TOPOLOGIES_SAID_MAX) {
+            check.duplicate(&list, &"".into());
+        }
+        known.push(keys);
+    }
 }
 
 fn parameters(check: &mut Check<'_>, object: &Value) {
@@ -253,15 +369,24 @@ pub fn csi_node(object: &Value, errors: &mut Vec<FieldError>) {
     for (index, driver) in drivers.iter().enumerate() {
         let path = list.index(index);
         let name = driver.text("name");
-        if check.text(driver, &path, "name") {
-            check.found(&path.field("name"), name, format::dns_subdomain(&name.to_ascii_lowercase()));
-        }
-        if drivers[..index].iter().any(|other| other.text("name") == name) {
-            check.duplicate(&path.field("name"), &name.into());
-        }
+        driver_name(check, driver, &path, "name");
         if check.text(driver, &path, "nodeID") && driver.text("nodeID").len() > NODE_ID_BYTES_MAX {
             let text = format!("must be {NODE_ID_BYTES_MAX} characters or less");
             check.invalid(&path.field("nodeID"), driver.part("nodeID"), &text);
+        }
+        check.not_negative(driver.part("allocatable"), &path.field("allocatable"), "count");
+        if drivers.iter().take(index).any(|other| other.text("name") == name) {
+            check.duplicate(&path.field("name"), &name.into());
+        }
+        let mut keys = BTreeSet::new();
+        for key in driver.list("topologyKeys").iter().filter_map(Value::as_str) {
+            if key.is_empty() {
+                check.required(&path, "");
+            }
+            if !keys.insert(key) {
+                check.duplicate(&path, &key.into());
+            }
+            check.found(&path, key, format::label_key(key));
         }
     }
 }
@@ -326,8 +451,10 @@ pub fn attachment(object: &Value, errors: &mut Vec<FieldError>) {
     let root = Path::Root;
     let path = root.field("spec");
     let spec = object.part("spec");
-    check.text(spec, &path, "attacher");
-    check.text(spec, &path, "nodeName");
+    driver_name(check, spec, &path, "attacher");
+    if check.text(spec, &path, "nodeName") {
+        check.found(&path.field("nodeName"), spec.text("nodeName"), format::dns_subdomain(spec.text("nodeName")));
+    }
     let source = path.field("source");
     match (spec.part("source").has("inlineVolumeSpec"), spec.part("source").has("persistentVolumeName")) {
         (false, false) => {
@@ -337,6 +464,13 @@ pub fn attachment(object: &Value, errors: &mut Vec<FieldError>) {
             check.forbidden(&source, "must specify exactly one of inlineVolumeSpec and persistentVolumeName");
         }
         _ => {}
+    }
+    if spec.part("source").has("persistentVolumeName") {
+        let (here, name) = (source.field("persistentVolumeName"), spec.part("source").text("persistentVolumeName"));
+        if name.is_empty() && !spec.part("source").has("inlineVolumeSpec") {
+            check.required(&here, "must specify non empty persistentVolumeName");
+        }
+        check.found(&here, name, format::dns_subdomain(name));
     }
 }
 

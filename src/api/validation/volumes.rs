@@ -94,14 +94,16 @@ fn source(check: &mut Check<'_>, volume: &Value, path: &Path<'_>) {
             "persistentVolumeClaim" => {
                 check.text(source, &path, "claimName");
             }
-            "nfs" => {
-                check.text(source, &path, "server");
-                if check.text(source, &path, "path") && !format::is_absolute(source.text("path")) {
-                    check.invalid(&path.field("path"), source.part("path"), "must be an absolute path");
-                }
-            }
+            "nfs" => nfs(check, source, &path),
             "csi" => {
-                check.text(source, &path, "driver");
+                super::storage::driver_name(check, source, &path, "driver");
+                if let Some(reference) = source.at("nodePublishSecretRef") {
+                    let here = path.field("nodePublishSecretRef");
+                    if check.text(reference, &here, "name") {
+                        let name = reference.text("name");
+                        check.found(&path.field("name"), name, format::dns_subdomain(name));
+                    }
+                }
             }
             "image" => {
                 check.text(source, &path, "reference");
@@ -119,6 +121,13 @@ fn source(check: &mut Check<'_>, volume: &Value, path: &Path<'_>) {
     }
     if sources == 0 {
         check.required(path, "must specify a volume type");
+    }
+}
+
+pub(crate) fn nfs(check: &mut Check<'_>, source: &Value, path: &Path<'_>) {
+    check.text(source, path, "server");
+    if check.text(source, path, "path") && !format::is_absolute(source.text("path")) {
+        check.invalid(&path.field("path"), source.part("path"), "must be an absolute path");
     }
 }
 
@@ -211,12 +220,7 @@ fn projected(check: &mut Check<'_>, projected: &Value, path: &Path<'_>) {
                     check.text(part, &here, "path");
                     not_reserved(check, part.text("path"), &here.field("path"));
                     let seconds = part.int("expirationSeconds").unwrap_or(TOKEN_SECONDS_MIN);
-                    let field = here.field("expirationSeconds");
-                    if seconds < TOKEN_SECONDS_MIN {
-                        check.invalid(&field, &seconds.into(), "may not specify a duration less than 10 minutes");
-                    } else if seconds > TOKEN_SECONDS_MAX {
-                        check.invalid(&field, &seconds.into(), "may not specify a duration larger than 2^32 seconds");
-                    }
+                    token_lifetime(check, seconds, &here.field("expirationSeconds"));
                 }
                 _ => {}
             }
@@ -233,6 +237,15 @@ fn projected(check: &mut Check<'_>, projected: &Value, path: &Path<'_>) {
         if count == 0 {
             check.required(&here, "must specify a volume type");
         }
+    }
+}
+
+/// How long a token for an account may be good.
+pub(crate) fn token_lifetime(check: &mut Check<'_>, seconds: i64, path: &Path<'_>) {
+    if seconds < TOKEN_SECONDS_MIN {
+        check.invalid(path, &seconds.into(), "may not specify a duration less than 10 minutes");
+    } else if seconds > TOKEN_SECONDS_MAX {
+        check.invalid(path, &seconds.into(), "may not specify a duration larger than 2^32 seconds");
     }
 }
 

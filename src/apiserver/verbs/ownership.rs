@@ -15,11 +15,25 @@ static CUSTOM_ALL_BUT_STATUS: LazyLock<Set<'static>> = LazyLock::new(|| Set::of_
 static ALL_BUT_STATUS: LazyLock<Set<'static>> =
     LazyLock::new(|| Set::of_fields(&[&["spec"], &["metadata", "labels"], &["metadata", "ownerReferences"]]));
 
+/// What is asked for in a certificate signing request is nobody's: it never changes.
+static SPEC_AND_STATUS: LazyLock<Set<'static>> = LazyLock::new(|| Set::of_fields(&[&["spec"], &["status"]]));
+static SPEC_AND_CONDITIONS: LazyLock<Set<'static>> =
+    LazyLock::new(|| Set::of_fields(&[&["spec"], &["status", "conditions"]]));
+static SPEC_AND_CERTIFICATE: LazyLock<Set<'static>> =
+    LazyLock::new(|| Set::of_fields(&[&["spec"], &["status", "certificate"]]));
+
 fn write<T>(request: &Request<'_>, then: impl FnOnce(&Write<'_>) -> T) -> Option<T> {
     let ty = typed::of_row(&request.row)?;
     let api_version = request.row.api_version();
     let now = api::meta::time(request.now);
     let reset_fields = match request.subresource() {
+        None | Some("status" | "approval") if request.plural() == "certificatesigningrequests" => {
+            Some(match request.subresource() {
+                None => &*SPEC_AND_STATUS,
+                Some("status") => &*SPEC_AND_CONDITIONS,
+                Some(_) => &*SPEC_AND_CERTIFICATE,
+            })
+        }
         None if request.row.has_status() => Some(&*STATUS),
         Some("status") if request.row.custom.is_some() => Some(&*CUSTOM_ALL_BUT_STATUS),
         Some("status") => Some(&*ALL_BUT_STATUS),

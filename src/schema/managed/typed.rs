@@ -46,6 +46,8 @@ impl<'t> Ty<'t> {
                 Shape::Map(m) => Kind::Map(Ty::Known(m.element)),
                 Shape::Struct(s) if s.is_atomic() => Kind::Leaf,
                 Shape::Struct(s) => Kind::Struct(s),
+                // Go keeps it as bytes; only schemas that come at run time look into it.
+                Shape::Object if ty.types().zero_when_absent() => Kind::Leaf,
                 Shape::Object => Ty::Deduced.kind(example),
             },
         }

@@ -61,8 +61,8 @@ pub enum Shape<'t> {
     List(ListType<'t>),
     Map(MapType<'t>),
     Struct(StructType<'t>),
-    /// An object with free fields (`RawExtension`, `FieldsV1`). Ownership goes into its objects; its lists
-    /// are atomic.
+    /// An object with free fields. Built-in ones (`RawExtension`, `FieldsV1`) are owned as a whole; in those of schemas
+    /// that come at run time ownership goes into objects, and lists are atomic.
     Object,
     /// Any JSON at all (`JSON` in CustomResourceDefinitions). Owned as a whole.
     Any,
