@@ -81,7 +81,7 @@ async fn errors_count_as_the_failure_policy_says() {
     assert!(config_map(&fixture, "b", json!({"number": "x"})).await.is_err());
     validating(&fixture, "failing", spec("Fail"), &["Deny"]).await;
     let refused = config_map(&fixture, "b", json!({})).await.unwrap_err();
-    let expected = "expression 'object.data.number.matches('^[0-9]+$')' resulted in error: no such key: number";
+    let expected = "expression 'object.data.number.matches('^[0-9]+$')' resulted in error: no such key: data";
     assert!(refused.message.ends_with(expected), "{}", refused.message);
 }
 
