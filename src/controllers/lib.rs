@@ -10,6 +10,8 @@ use std::sync::Arc;
 use api::Resource;
 use client::{Client, Failure};
 use ipnet::Ipv4Net;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::ReplicationController;
 use task::Shutdown;
 
 mod certificates;
@@ -24,6 +26,7 @@ mod owned;
 mod pod_gc;
 mod pods;
 mod replicaset;
+mod replicated;
 mod resourcequota;
 mod select;
 mod served;
@@ -62,7 +65,9 @@ pub fn start(config: Config, client: impl Fn(&str) -> Client, signer: Arc<dyn Si
     let resources = config.resources.clone();
     let collected: Vec<Served> =
         config.resources.iter().filter(|served| served.resource.plural != "events").cloned().collect();
-    begin("replicaset", client("replicaset-controller"), shutdown, replicaset::run);
+    begin("replicaset", client("replicaset-controller"), shutdown, replicaset::run::<ReplicaSet>);
+    let replication = client("replication-controller");
+    begin("replicationcontroller", replication, shutdown, replicaset::run::<ReplicationController>);
     begin("deployment", client("deployment-controller"), shutdown, deployment::run);
     begin("endpointslice", client("endpointslice-controller"), shutdown, endpointslice::run);
     begin("nodelifecycle", client("node-controller"), shutdown, node_lifecycle::run);

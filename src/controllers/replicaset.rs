@@ -1,8 +1,8 @@
-//! ReplicaSets: keeps as many pods as are wanted.
+//! ReplicaSets and ReplicationControllers: keeps as many pods as are wanted.
 //!
-//! Watches ReplicaSets and Pods. Creates and deletes pods, adopts matching pods that nobody controls, releases pods
-//! whose labels no longer match, and writes `status`. Pods that nobody needs are deleted in upstream's order, the least
-//! useful first.
+//! The two kinds differ in what [`Replicated`] says and in nothing else; each is run by itself. Watches the sets and Pods.
+//! Creates and deletes pods, adopts matching pods that nobody controls, releases pods whose labels no longer match, and
+//! writes `status`. Pods that nobody needs are deleted in upstream's order, the least useful first.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Client, DeleteOptions, Failure, Informer, Involved, Key, Meta, Patch, Queue, Recorder, Scope};
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -18,25 +18,26 @@ use serde_json::json;
 use task::Shutdown;
 
 use crate::owned::{Recent, controller_of, controller_reference, gone_is_fine, is_controlled_by, uid};
-use crate::{pods, select};
+use crate::pods;
+use crate::replicated::Replicated;
 
 /// Pods created or deleted in one go; more follow when the cache shows these.
 const BURST_PODS_MAX: usize = 500;
 const WORKERS: usize = 4;
 
-struct ReplicaSets {
+struct Sets<S: Replicated> {
     client: Client,
-    sets: Arc<Informer<ReplicaSet>>,
+    sets: Arc<Informer<S>>,
     pods: Arc<Informer<Pod>>,
     recorder: Recorder,
     recent: Recent,
 }
 
-pub async fn run(client: Client, shutdown: Shutdown) -> Result<(), Failure> {
-    let controller = Arc::new(ReplicaSets {
+pub async fn run<S: Replicated>(client: Client, shutdown: Shutdown) -> Result<(), Failure> {
+    let controller = Arc::new(Sets::<S> {
         sets: client.informer(Scope::all()),
         pods: client.informer(Scope::all()),
-        recorder: Recorder::new(client.clone(), "replicaset-controller", None),
+        recorder: Recorder::new(client.clone(), S::COMPONENT, None),
         recent: Recent::default(),
         client,
     });
@@ -44,7 +45,7 @@ pub async fn run(client: Client, shutdown: Shutdown) -> Result<(), Failure> {
     controller.pods.synced().await;
     let queue = Queue::new();
     let reconciler = controller.clone();
-    client::run_workers("replicaset", queue.clone(), WORKERS, shutdown.clone(), move |key| {
+    client::run_workers(S::NAME, queue.clone(), WORKERS, shutdown.clone(), move |key| {
         let controller = reconciler.clone();
         async move { controller.reconcile(key).await }
     });
@@ -63,17 +64,15 @@ pub async fn run(client: Client, shutdown: Shutdown) -> Result<(), Failure> {
     }
 }
 
-impl ReplicaSets {
+impl<S: Replicated> Sets<S> {
     fn wake_owners(&self, queue: &Queue<Key>, pod: &Pod) {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         match controller_of(&pod.metadata) {
-            Some(owner) if owner.kind == "ReplicaSet" => queue.add(Key::new(namespace, owner.name.clone())),
+            Some(owner) if owner.kind == S::KIND => queue.add(Key::new(namespace, owner.name.clone())),
             Some(_) => {}
             None => {
                 for set in self.sets.list_in(namespace) {
-                    if let Some(spec) = &set.spec
-                        && select::compiled(&spec.selector).matches_labels(pod.metadata.labels.as_ref())
-                    {
+                    if set.selector().matches_labels(pod.metadata.labels.as_ref()) {
                         queue.add(Key::of(&*set));
                     }
                 }
@@ -84,7 +83,7 @@ impl ReplicaSets {
     async fn reconcile(&self, key: Key) -> Result<Option<Duration>, Failure> {
         let Some(set) = self.sets.get_key(&key) else { return Ok(None) };
         let owned = self.claim(&set).await?;
-        let set_uid = uid(&set.metadata);
+        let set_uid = uid(set.metadata());
         let seen: Vec<&str> = owned.iter().map(|pod| uid(&pod.metadata)).collect();
         let (unseen, going) = self.recent.settle(set_uid, &seen);
         let active: Vec<Arc<Pod>> = owned
@@ -93,7 +92,7 @@ impl ReplicaSets {
             .cloned()
             .collect();
         let mut outcome = Ok(());
-        if set.metadata.deletion_timestamp.is_none() {
+        if set.metadata().deletion_timestamp.is_none() {
             outcome = self.scale(&set, &active, unseen).await;
         }
         let again = self.write_status(&set, &active, outcome.as_ref().err()).await?;
@@ -106,25 +105,24 @@ impl ReplicaSets {
     }
 
     /// The pods that this set controls, after adopting and releasing.
-    async fn claim(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, Failure> {
-        let Some(spec) = &set.spec else { return Ok(Vec::new()) };
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        let selector = select::compiled(&spec.selector);
+    async fn claim(&self, set: &S) -> Result<Vec<Arc<Pod>>, Failure> {
+        let namespace = set.metadata().namespace.as_deref().unwrap_or_default();
+        let selector = set.selector();
         let mut owned = Vec::new();
-        let set_uid = set.metadata.uid.as_deref();
+        let set_uid = set.metadata().uid.as_deref();
         let ours_or_nobodys = |meta: &Meta| meta.controller().is_none() || meta.controller() == set_uid;
         for pod in self.pods.list_where(Some(namespace), ours_or_nobodys) {
             let matches = selector.matches_labels(pod.metadata.labels.as_ref());
             if is_controlled_by(&pod.metadata, set_uid) {
                 if matches {
                     owned.push(pod);
-                } else if set.metadata.deletion_timestamp.is_none() {
+                } else if set.metadata().deletion_timestamp.is_none() {
                     self.release(set, &pod).await?;
                 }
             } else if controller_of(&pod.metadata).is_none()
                 && matches
                 && pods::is_active(&pod)
-                && set.metadata.deletion_timestamp.is_none()
+                && set.metadata().deletion_timestamp.is_none()
             {
                 self.adopt(set, &pod).await?;
                 owned.push(pod);
@@ -133,29 +131,28 @@ impl ReplicaSets {
         Ok(owned)
     }
 
-    async fn adopt(&self, set: &ReplicaSet, pod: &Pod) -> Result<(), Failure> {
+    async fn adopt(&self, set: &S, pod: &Pod) -> Result<(), Failure> {
         let key = Key::of(pod);
         let patch = json!({"metadata": {"uid": pod.metadata.uid, "ownerReferences": [controller_reference(set)]}});
         gone_is_fine(self.client.patch::<Pod>(&key.namespace, &key.name, Patch::Strategic(patch)).await)
     }
 
-    async fn release(&self, set: &ReplicaSet, pod: &Pod) -> Result<(), Failure> {
+    async fn release(&self, set: &S, pod: &Pod) -> Result<(), Failure> {
         let key = Key::of(pod);
         let patch = json!({"metadata": {
             "uid": pod.metadata.uid,
-            "ownerReferences": [{"$patch": "delete", "uid": set.metadata.uid}],
+            "ownerReferences": [{"$patch": "delete", "uid": set.metadata().uid}],
         }});
         gone_is_fine(self.client.patch::<Pod>(&key.namespace, &key.name, Patch::Strategic(patch)).await)
     }
 
-    async fn scale(&self, set: &ReplicaSet, active: &[Arc<Pod>], unseen: usize) -> Result<(), Failure> {
-        let Some(spec) = &set.spec else { return Ok(()) };
-        let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+    async fn scale(&self, set: &S, active: &[Arc<Pod>], unseen: usize) -> Result<(), Failure> {
+        let wanted = usize::try_from(set.replicas()).unwrap_or(0);
         let have = active.len() + unseen;
         if have < wanted {
             self.create(set, (wanted - have).min(BURST_PODS_MAX)).await
         } else if active.len() > wanted {
-            let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+            let namespace = set.metadata().namespace.as_deref().unwrap_or_default();
             let crowd = self.crowd(namespace, set);
             let victims = victims(active.to_vec(), active.len() - wanted, &crowd);
             futures::future::try_join_all(victims.iter().take(BURST_PODS_MAX).map(|pod| self.delete(set, pod))).await?;
@@ -165,7 +162,7 @@ impl ReplicaSets {
         }
     }
 
-    async fn create(&self, set: &ReplicaSet, count: usize) -> Result<(), Failure> {
+    async fn create(&self, set: &S, count: usize) -> Result<(), Failure> {
         let Some(pod) = pod_of(set) else { return Ok(()) };
         // Slowly first: if the first is refused, for a quota say, so are the others.
         let mut batch = 1;
@@ -176,7 +173,7 @@ impl ReplicaSets {
             for outcome in created {
                 match outcome {
                     Ok(created) => {
-                        self.recent.created(uid(&set.metadata), uid(&created.metadata));
+                        self.recent.created(uid(set.metadata()), uid(&created.metadata));
                         let name = created.metadata.name.unwrap_or_default();
                         self.recorder.normal(Involved::new(set), "SuccessfulCreate", format!("Created pod: {name}"));
                     }
@@ -193,10 +190,10 @@ impl ReplicaSets {
         Ok(())
     }
 
-    async fn delete(&self, set: &ReplicaSet, pod: &Pod) -> Result<(), Failure> {
+    async fn delete(&self, set: &S, pod: &Pod) -> Result<(), Failure> {
         let key = Key::of(pod);
         let options = DeleteOptions { uid: pod.metadata.uid.clone(), ..DeleteOptions::default() };
-        self.recent.deleted(uid(&set.metadata), uid(&pod.metadata));
+        self.recent.deleted(uid(set.metadata()), uid(&pod.metadata));
         match self.client.delete::<Pod>(&key.namespace, &key.name, options).await {
             Ok(()) => {
                 let message = format!("Deleted pod: {}", key.name);
@@ -212,13 +209,13 @@ impl ReplicaSets {
     }
 
     /// How many active pods of the same Deployment each node runs.
-    fn crowd(&self, namespace: &str, set: &ReplicaSet) -> HashMap<String, usize> {
-        let Some(owner) = controller_of(&set.metadata) else { return HashMap::new() };
+    fn crowd(&self, namespace: &str, set: &S) -> HashMap<String, usize> {
+        let Some(owner) = controller_of(set.metadata()) else { return HashMap::new() };
         let sets = self.sets.list_in(namespace);
         let related: Vec<&str> = sets
             .iter()
-            .filter(|set| is_controlled_by(&set.metadata, Some(&owner.uid)))
-            .map(|set| uid(&set.metadata))
+            .filter(|set| is_controlled_by(set.metadata(), Some(&owner.uid)))
+            .map(|set| uid(set.metadata()))
             .collect();
         let mut crowd = HashMap::new();
         let ours = |meta: &Meta| meta.controller().is_some_and(|owner| related.contains(&owner));
@@ -233,14 +230,13 @@ impl ReplicaSets {
     /// Writes the status if it changed; yields when it will change by time alone.
     async fn write_status(
         &self,
-        set: &ReplicaSet,
+        set: &S,
         active: &[Arc<Pod>],
         failure: Option<&Failure>,
     ) -> Result<Option<Duration>, Failure> {
         let now = Timestamp::now();
         let (status, again) = status(set, active, failure, now);
-        if set.status.as_ref() != Some(&status) {
-            let changed = ReplicaSet { status: Some(status), ..set.clone() };
+        if let Some(changed) = set.with_status(status) {
             gone_is_fine(self.client.update_status(&changed).await)?;
         }
         Ok(again)
@@ -248,13 +244,13 @@ impl ReplicaSets {
 }
 
 /// A pod as the template has it.
-fn pod_of(set: &ReplicaSet) -> Option<Pod> {
-    let template = set.spec.as_ref()?.template.as_ref()?;
+fn pod_of<S: Replicated>(set: &S) -> Option<Pod> {
+    let template = set.template()?;
     let meta = template.metadata.clone().unwrap_or_default();
     Some(Pod {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", set.metadata.name.as_deref()?)),
-            namespace: set.metadata.namespace.clone(),
+            generate_name: Some(format!("{}-", set.metadata().name.as_deref()?)),
+            namespace: set.metadata().namespace.clone(),
             labels: meta.labels,
             annotations: meta.annotations,
             finalizers: meta.finalizers,
@@ -300,16 +296,14 @@ fn victims(mut active: Vec<Arc<Pod>>, count: usize, crowd: &HashMap<String, usiz
 }
 
 /// The status that goes with these pods, and when a pod will become available by waiting.
-fn status(
-    set: &ReplicaSet,
+fn status<S: Replicated>(
+    set: &S,
     active: &[Arc<Pod>],
     failure: Option<&Failure>,
     now: Timestamp,
 ) -> (ReplicaSetStatus, Option<Duration>) {
-    let spec = set.spec.as_ref();
-    let min_ready_s = i64::from(spec.and_then(|spec| spec.min_ready_seconds).unwrap_or(0));
-    let template = spec.and_then(|spec| spec.template.as_ref()).and_then(|template| template.metadata.as_ref());
-    let template_labels = template.and_then(|meta| meta.labels.as_ref());
+    let min_ready_s = i64::from(set.min_ready_s());
+    let template_labels = set.template().and_then(|template| template.metadata.as_ref()?.labels.as_ref());
     let count =
         |test: &dyn Fn(&Pod) -> bool| i32::try_from(active.iter().filter(|pod| test(pod)).count()).unwrap_or(i32::MAX);
     let labelled = |pod: &Pod| {
@@ -329,7 +323,7 @@ fn status(
             again = Some(again.map_or(wait, |shortest: Duration| shortest.min(wait)));
         }
     }
-    let known = set.status.clone().unwrap_or_default();
+    let known = set.status();
     let mut conditions = known.conditions.unwrap_or_default();
     let failing = conditions.iter().any(|condition| condition.type_ == "ReplicaFailure");
     match failure {
@@ -349,7 +343,7 @@ fn status(
         fully_labeled_replicas: non_zero(count(&labelled)),
         ready_replicas: non_zero(count(&pods::is_ready)),
         available_replicas: non_zero(available),
-        observed_generation: set.metadata.generation,
+        observed_generation: set.metadata().generation,
         conditions: (!conditions.is_empty()).then_some(conditions),
         terminating_replicas: known.terminating_replicas,
     };
@@ -358,6 +352,8 @@ fn status(
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+
     use super::*;
 
     fn pod(name: &str, value: serde_json::Value) -> Arc<Pod> {
