@@ -85,7 +85,8 @@ impl Remote {
     pub fn new(config: RemoteConfig) -> Result<Remote, RemoteError> {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in rustls::pki_types::CertificateDer::pem_slice_iter(&config.ca_pem) {
-            roots.add(certificate.map_err(|_| RemoteError::BadCa)?)?;
+            let added = certificate.ok().and_then(|certificate| roots.add(certificate).ok());
+            added.ok_or(RemoteError::BadCa)?;
         }
         if roots.is_empty() {
             return Err(RemoteError::BadCa);

@@ -287,12 +287,8 @@ fn queuing(check: &mut Check<'_>, queuing: &Value, path: &Path<'_>) {
 
 /// Bits that it takes to deal a hand from a deck. Both are positive and below 2^31.
 fn entropy_bits(deck: i64, hand: i64) -> i64 {
-    let bits =
-        (i32::try_from(deck).map_or(f64::MAX, f64::from)).log2() * i32::try_from(hand).map_or(f64::MAX, f64::from);
-    #[allow(clippy::cast_possible_truncation)] // saturates
-    {
-        bits.ceil() as i64
-    }
+    let [deck, hand] = [deck, hand].map(|number| i32::try_from(number).map_or(f64::MAX, f64::from));
+    (deck.log2() * hand).ceil() as i64
 }
 
 #[cfg(test)]

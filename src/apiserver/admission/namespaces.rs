@@ -1,6 +1,6 @@
 //! NamespaceAutoProvision makes the namespace that somebody writes into; NamespaceExists demands it of every change.
 
-use api::{Call, Failure, Fields, Resource, Verb};
+use api::{Call, Failure, Resource, Verb};
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 
@@ -74,7 +74,7 @@ mod tests {
         let (one, other) = futures::join!(create(&t, "new", "a"), create(&t, "new", "b"));
         one.unwrap();
         other.unwrap();
-        assert_eq!(t.get("", "namespaces/new").await.unwrap()["status"].text("phase"), "Active");
+        assert_eq!(t.get("", "namespaces/new").await.unwrap()["status"]["phase"], "Active");
     }
 
     #[tokio::test]

@@ -12,8 +12,11 @@ pub struct NodeDeclaredFeatureValidator {
     declared: Objects<Vec<String>>,
 }
 
+/// Whether a change of a Pod, from the old one to the new, needs a feature.
+type Needs = fn(&Value, &Value) -> bool;
+
 /// Features that changes of a running Pod may need, by name.
-const FEATURES: [(&str, fn(&Value, &Value) -> bool); 2] = [
+const FEATURES: [(&str, Needs); 2] = [
     ("InPlacePodLevelResourcesVerticalScaling", resizes_as_a_whole),
     ("InPlacePodVerticalScalingInitContainers", resizes_at_its_start),
 ];

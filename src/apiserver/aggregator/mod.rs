@@ -33,7 +33,7 @@ use task::Shutdown;
 
 pub use controller::run;
 pub use documents::Documents;
-pub use groups::{Group, groups, own_group};
+pub use groups::{groups, own_group};
 pub use proxy::forward;
 
 use crate::cache::{Cache, ResourceCache};

@@ -134,7 +134,8 @@ impl Stored {
 
     /// The object for components in this process: the very bytes that the store holds.
     pub fn encoded(&self) -> api::Encoded {
-        api::Encoded { json: self.value.clone(), resource_version: Some(self.mod_revision) }
+        let resource_version = Some(self.mod_revision).filter(|&revision| revision > 0);
+        api::Encoded { json: self.value.clone(), resource_version }
     }
 
     /// The object as it is served.

@@ -317,9 +317,10 @@ async fn scaling_meets_other_writers() {
     let old = t.get("apps", "deployments/d/scale").await.unwrap();
     let label = async {
         for number in 0..40 {
-            let label = json!({"metadata": {"labels": {"number": number.to_string()}}});
+            let labels = json!({"number": number.to_string()});
+            let label = json!({"metadata": {"labels": labels}});
             let labelled = t.patch(PatchKind::Merge, "apps", "deployments/d", label).await;
-            assert!(labelled.is_ok_and(|object| object["metadata"]["labels"]["number"] == number.to_string()));
+            assert_eq!(labelled.unwrap()["metadata"]["labels"], labels);
         }
     };
     // Who names no version is never told that somebody else was faster.

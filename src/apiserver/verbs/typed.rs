@@ -50,13 +50,13 @@ pub fn check_row(
     complete_type(object, gvk)?;
     let [_, version, kind] = gvk;
     let mut unknown = Vec::new();
-    if let Some(metadata) = object.get_mut("metadata") {
-        if let Some(ty) = Types::builtin().named(OBJECT_META) {
-            validation::check_types(metadata, ty).map_err(|error| cannot(kind, version, &error.to_string()))?;
-            let fields = validation::prune_unknown(metadata, ty);
-            unknown.extend(fields.into_iter().map(|field| format!("metadata.{field}")));
-            canonical(metadata, ty);
-        }
+    if let Some(metadata) = object.get_mut("metadata")
+        && let Some(ty) = Types::builtin().named(OBJECT_META)
+    {
+        validation::check_types(metadata, ty).map_err(|error| cannot(kind, version, &error.to_string()))?;
+        let fields = validation::prune_unknown(metadata, ty);
+        unknown.extend(fields.into_iter().map(|field| format!("metadata.{field}")));
+        canonical(metadata, ty);
     }
     unknown.extend(custom.coerce(object).map_err(|error| cannot(kind, version, &error.to_string()))?);
     // Objects without a type in the program are decoded first and looked at then.
