@@ -29,15 +29,28 @@ use crate::webhook;
 /// The first bytes of an answer; commands and logs may take as long as they like afterwards.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
+/// How nodes and what runs on them are spoken to over TLS.
 pub struct Kubelets {
     connector: TlsConnector,
+    anybody: TlsConnector,
 }
 
 impl Kubelets {
     pub fn new(client: &KubeletClient) -> Result<Kubelets, Error> {
         let trust = Trust::Roots(client.authorities.clone()).client()?;
         let config = trust.with_client_cert_resolver(client.certificate.clone());
-        Ok(Kubelets { connector: TlsConnector::from(Arc::new(config)) })
+        let anybody = Trust::Anybody.client()?.with_no_client_auth();
+        Ok(Kubelets { connector: TlsConnector::from(Arc::new(config)), anybody: TlsConnector::from(Arc::new(anybody)) })
+    }
+
+    /// Shows the API server's certificate, and asks for a kubelet's.
+    pub fn to_kubelets(&self) -> &TlsConnector {
+        &self.connector
+    }
+
+    /// Shows no certificate, and takes any.
+    pub fn to_anybody(&self) -> &TlsConnector {
+        &self.anybody
     }
 }
 

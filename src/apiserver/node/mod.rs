@@ -5,6 +5,7 @@
 
 mod kubelet;
 mod proxy;
+mod rewrite;
 mod target;
 
 use api::{Call, Failure};
@@ -76,17 +77,9 @@ pub async fn stream(
             let method = request.method().clone();
             kubelet::forward(server, &endpoint, method, &path, request, place).await
         }
-        ("nodes", "proxy") => {
-            let node = target::node(server, name)?;
-            let mut path = format!("/{}", asked.rest);
-            if !query.is_empty() {
-                path.push('?');
-                path.push_str(&query);
-            }
-            let method = request.method().clone();
-            kubelet::forward(server, &node, method, &path, request, place).await
+        ("nodes" | "pods" | "services", "proxy") => {
+            proxy::forward(server, asked, namespace, name, &query, request, place).await
         }
-        ("pods" | "services", "proxy") => proxy::forward(server, asked, namespace, name, &query, request, place).await,
         _ => Err(failures::no_such_path()),
     }
 }
