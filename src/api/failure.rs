@@ -97,11 +97,13 @@ pub struct Failure {
     pub reason: Reason,
     pub message: String,
     pub details: Option<Box<Details>>,
+    /// Where a list that cannot go on as it began can go on all the same (`metadata.continue`).
+    pub continue_token: Option<String>,
 }
 
 impl Failure {
     pub fn new(reason: Reason, message: impl Into<String>) -> Failure {
-        Failure { code: reason.code(), reason, message: message.into(), details: None }
+        Failure { code: reason.code(), reason, message: message.into(), details: None, continue_token: None }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Failure {
@@ -201,6 +203,9 @@ impl Failure {
         if let Some(details) = &self.details {
             status["details"] = json!(details);
         }
+        if let Some(token) = &self.continue_token {
+            status["metadata"] = json!({"continue": token});
+        }
         status
     }
 
@@ -216,6 +221,8 @@ impl Failure {
             code: u16,
             #[serde(default)]
             details: Option<Box<Details>>,
+            #[serde(default)]
+            metadata: Value,
         }
         match serde_json::from_slice::<Status>(body) {
             Ok(status) if status.code != 0 || !status.message.is_empty() => Failure {
@@ -223,12 +230,13 @@ impl Failure {
                 reason: serde_json::from_value(status.reason).unwrap_or(Reason::Unknown),
                 message: status.message,
                 details: status.details,
+                continue_token: status.metadata["continue"].as_str().map(str::to_owned),
             },
             _ => {
                 const SHOWN_BYTES_MAX: usize = 500;
                 let text = String::from_utf8_lossy(body.get(..SHOWN_BYTES_MAX).unwrap_or(body)).trim().to_owned();
                 let message = if text.is_empty() { format!("the server answered {code}") } else { text };
-                Failure { code, reason: reason_of(code), message, details: None }
+                Failure { code, reason: reason_of(code), message, details: None, continue_token: None }
             }
         }
     }

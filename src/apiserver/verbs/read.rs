@@ -77,7 +77,7 @@ async fn current(request: &Request<'_>, selection: &Selection, asked: Option<u64
     {
         let rest = listed.objects.len() - limit;
         listed.objects.truncate(limit);
-        listed.continue_token = listed.objects.last().map(|last| token(listed.revision, last));
+        listed.continue_token = listed.objects.last().map(|last| Token::at(listed.revision, last.path()));
         listed.remaining = selection.is_everything().then_some(rest as u64);
     }
     converted(request, selection, listed).await
@@ -90,15 +90,24 @@ async fn resumed(request: &Request<'_>, selection: &Selection, token: &str) -> R
     if token.start.contains("..") {
         return Err(invalid());
     }
-    page(request, selection, token.rv, Some(&token.start)).await.map_err(|failure| {
+    let at = match u64::try_from(token.rv) {
+        Ok(at) => at,
+        // From here on the list is of another state than what came before.
+        Err(_) => request.server.store().read_index().await.map_err(|error| failures::of_store(&error))?,
+    };
+    page(request, selection, at, Some(&token.start)).await.map_err(|failure| {
         if failure.reason != Reason::Expired {
             return failure;
         }
-        Failure::expired(
+        let mut failure = Failure::expired(
             "The provided continue parameter is too old to display a consistent list result. You can start a new \
              list without the continue parameter, or use the continue token in this response to retrieve the \
-             remainder of the results.",
-        )
+             remainder of the results. Continuing with the provided token results in an inconsistent list - objects \
+             that were created, modified, or deleted between the time the first chunk was returned and now may show up \
+             in the list.",
+        );
+        failure.continue_token = Some(Token { rv: NEWEST, ..token }.encoded());
+        failure
     })
 }
 
@@ -149,7 +158,7 @@ async fn page(request: &Request<'_>, selection: &Selection, at: u64, after: Opti
             }
         }
     }
-    let continue_token = objects.last().filter(|_| more).map(|last| token(at, last));
+    let continue_token = objects.last().filter(|_| more).map(|last| Token::at(at, last.path()));
     let remaining = (continue_token.is_some() && selection.is_everything()).then_some(remaining as u64);
     let listed = Listed { row: row.clone(), objects, revision: at, continue_token, remaining };
     converted(request, selection, listed).await
@@ -170,14 +179,24 @@ fn limit(request: &Request<'_>) -> Option<usize> {
 #[derive(Serialize, Deserialize)]
 struct Token {
     v: String,
-    rv: u64,
+    /// The revision of the list, or [`NEWEST`].
+    rv: i64,
     /// The last object's path.
     start: String,
 }
 
-fn token(revision: u64, last: &Stored) -> String {
-    let token = Token { v: "meta.k8s.io/v1".to_owned(), rv: revision, start: last.path().to_owned() };
-    URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+/// The revision in a token for a list that goes on with whatever there is by then.
+const NEWEST: i64 = -1;
+
+impl Token {
+    fn at(revision: u64, last: &str) -> String {
+        let rv = i64::try_from(revision).unwrap_or(NEWEST);
+        Token { v: "meta.k8s.io/v1".to_owned(), rv, start: last.to_owned() }.encoded()
+    }
+
+    fn encoded(&self) -> String {
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+    }
 }
 
 /// A resource version of the client's: none, or a number.

@@ -246,6 +246,7 @@ pub fn refusal(hook: &str, status: Option<&Value>) -> Failure {
         reason: known.unwrap_or(Reason::Unknown),
         message,
         details: status.at("details").and_then(|details| serde_json::from_value(details.clone()).ok()),
+        continue_token: None,
     }
 }
 
