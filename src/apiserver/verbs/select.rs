@@ -88,18 +88,16 @@ fn attributes<'a>(row: &Row, stored: &'a Stored) -> &'a Attributes {
             // What may be selected by can change, with what was kept.
             return Vec::new();
         }
-        let converted;
-        let object = if row.storage == row.resource {
-            object
-        } else {
-            let mut served = object.clone();
-            row.to_served(&mut served);
-            converted = served;
-            &converted
-        };
-        row.selectable_fields
-            .iter()
-            .map(|field| (field.label.clone().into_owned(), Cow::into_owned(field.of(object))))
-            .collect()
+        // They are kept for whoever asks next, in whichever version: Events have other fields in each.
+        let mut fields = Vec::new();
+        for row in api::rows().iter().filter(|other| other.storage == row.storage) {
+            let mut served = Cow::Borrowed(object);
+            if row.storage != row.resource {
+                row.to_served(served.to_mut());
+            }
+            let values = row.selectable_fields.iter().map(|field| field.of(&served).into_owned());
+            fields.extend(row.selectable_fields.iter().map(|field| field.label.clone().into_owned()).zip(values));
+        }
+        fields
     })
 }

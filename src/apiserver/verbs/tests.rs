@@ -220,6 +220,35 @@ async fn lists_are_selected_limited_and_continued() {
     assert_eq!(left["items"], json!([]));
 }
 
+#[tokio::test]
+async fn a_list_whose_revision_is_gone_goes_on_with_what_there_is_now() {
+    let t = Fixture::start().await;
+    for at in 0..6 {
+        t.create("", "configmaps", config_map(&format!("c{at}"), "old")).await.unwrap();
+    }
+    let mut call = t.ask(Verb::List, "", "configmaps", None);
+    call.options.limit = Some(2);
+    let first = t.call(call.clone()).await.unwrap();
+    t.create("", "configmaps", config_map("c9", "new")).await.unwrap();
+    t.server.store().compact(t.server.store().read_index().await.unwrap()).await.unwrap();
+
+    call.options.continue_token = first["metadata"]["continue"].as_str().map(str::to_owned);
+    let failure = t.call(call.clone()).await.unwrap_err();
+    assert_eq!((failure.code, &failure.to_status()["metadata"]["continue"].is_string()), (410, &true), "{failure}");
+    call.options.continue_token = failure.continue_token;
+    let second = t.call(call.clone()).await.unwrap();
+    assert_eq!(
+        (&second["items"][0]["metadata"]["name"], &second["metadata"]["remainingItemCount"]),
+        (&json!("c2"), &json!(3))
+    );
+    assert_ne!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    call.options.continue_token = second["metadata"]["continue"].as_str().map(str::to_owned);
+    call.options.limit = None;
+    let rest = t.call(call).await.unwrap();
+    assert_eq!(rest["items"].as_array().unwrap().len(), 3);
+    assert_eq!(rest["metadata"]["resourceVersion"], second["metadata"]["resourceVersion"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_watch_misses_nothing_while_many_write() {
     const WRITERS: usize = 8;
@@ -354,6 +383,27 @@ async fn scale_and_two_versions_of_one_object() {
     let mut call = t.ask(Verb::Get, "autoscaling", "horizontalpodautoscalers/h", None);
     call.resource.version = "v1".into();
     assert_eq!(t.call(call).await.unwrap()["apiVersion"], "autoscaling/v1");
+}
+
+#[tokio::test]
+async fn events_are_selected_by_the_fields_of_each_version_whichever_was_asked_first() {
+    let t = Fixture::start().await;
+    let event = json!({
+        "metadata": {"name": "e"}, "regarding": {"name": "p", "namespace": "default"}, "reason": "Test",
+        "eventTime": "2026-01-01T00:00:00.000000Z", "action": "Do", "type": "Normal",
+        "reportingController": "tester", "reportingInstance": "here",
+    });
+    t.create("events.k8s.io", "events", event).await.unwrap();
+    for (group, selector) in [
+        ("events.k8s.io", "reportingController=tester"),
+        ("", "source=tester"),
+        ("", "involvedObject.name=p"),
+        ("events.k8s.io", "regarding.name=p,reason=Test"),
+    ] {
+        let mut call = t.ask(Verb::List, group, "events", None);
+        call.options.field_selector = Some(selector.to_owned());
+        assert_eq!(t.call(call).await.unwrap()["items"].as_array().unwrap().len(), 1, "{selector}");
+    }
 }
 
 #[tokio::test]
