@@ -22,7 +22,7 @@ use crate::endpoints;
 use crate::failures;
 use crate::flowcontrol::{self, About, Digest, Place, Schema, Work};
 use crate::http::body::{self, Body};
-use crate::http::negotiate::{self, Form, Media, PROTOBUF};
+use crate::http::negotiate::{self, Form, Media, Offer, PROTOBUF};
 use crate::http::objects::{self, Writer};
 use crate::http::respond;
 use crate::http::serve::Stranger;
@@ -48,7 +48,7 @@ const PRIORITY_LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-
 
 /// Answers one request. Nothing that happens in here reaches another one.
 pub async fn handle(server: ApiServer, peer: Peer, remote: IpAddr, request: Request<Incoming>) -> Response<Body> {
-    let media = negotiate::form(request.headers(), true).unwrap_or(Form::JSON).media;
+    let media = negotiate::form(request.headers(), Offer::ALL).unwrap_or(Form::JSON).media;
     let audit_id = request.headers().get(AUDIT_ID).cloned();
     let audit_id = audit_id.or_else(|| HeaderValue::from_str(&uid(&mut server.rng())).ok());
     let began = Instant::now();
@@ -358,6 +358,15 @@ impl Asked {
     }
 }
 
+/// The forms in which a resource's answers can be had.
+fn offer(row: &Row, subresource: Option<&str>) -> Offer {
+    let kept = row.stored || row.has_verb(Verb::List);
+    Offer {
+        protobuf: objects::of_row(row).is_some(),
+        table: kept && !matches!(subresource, Some("binding" | "eviction" | "token")),
+    }
+}
+
 /// Requests that end: objects, lists, and paths that are no resources.
 async fn short(
     server: &ApiServer,
@@ -370,7 +379,7 @@ async fn short(
         return endpoints::answer(server, &request).await;
     };
     let row = server.row(&call)?;
-    let form = negotiate::form(request.headers(), objects::of_row(&row).is_some())?;
+    let form = negotiate::form(request.headers(), offer(&row, call.subresource.as_deref()))?;
     let (parts, incoming) = request.into_parts();
     let mut warnings = Vec::new();
     if matches!(call.verb, Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection) {
@@ -448,7 +457,7 @@ async fn long_running(
     let mut allowed = call.clone();
     allowed.subresource = None;
     let row = server.row(&allowed)?;
-    let form = negotiate::form(request.headers(), objects::of_row(&row).is_some())?;
+    let form = negotiate::form(request.headers(), offer(&row, call.subresource.as_deref()))?;
     let content_type = form.media.stream_type()?;
     let mut writer = Writer::new(&row, form)?;
     let watch = watch::open(server, row.clone(), call).await?;

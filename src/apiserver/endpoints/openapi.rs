@@ -21,7 +21,8 @@ use sha2::{Digest, Sha512};
 use super::descriptions::Descriptions;
 use crate::failures;
 use crate::http::body::Body;
-use crate::http::{negotiate, respond};
+use crate::http::negotiate::{self, Offer};
+use crate::http::respond;
 use crate::server::ApiServer;
 
 /// One document, compressed, with the hash of its content.
@@ -51,7 +52,7 @@ struct Documents {
 pub async fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> Result<Response<Body>, Failure> {
     if matches!(parts, ["openapi", "v2"]) {
         // The binary form of version 2 is not made; whoever takes nothing else is told.
-        negotiate::form(headers, false)?;
+        negotiate::form(headers, Offer { protobuf: false, table: false })?;
     }
     let documents = documents(server).await?;
     match parts {

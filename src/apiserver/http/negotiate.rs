@@ -36,6 +36,19 @@ pub enum Shape {
     PartialObjectMetadataList,
 }
 
+/// What can be made of an answer besides JSON and YAML, and metadata alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Kinds that are made at run time have no protobuf; their metadata has.
+    pub protobuf: bool,
+    /// Answers that are kept nowhere, reviews and the like, are no tables.
+    pub table: bool,
+}
+
+impl Offer {
+    pub const ALL: Offer = Offer { protobuf: true, table: true };
+}
+
 impl Form {
     pub const JSON: Form = Form { media: Media::Json, shape: Shape::Object };
 }
@@ -92,9 +105,8 @@ fn ranges(headers: &HeaderMap) -> Vec<Range<'_>> {
     ranges
 }
 
-/// The first form in the client's order that can be made, or 406. Kinds that are made at run time have no protobuf;
-/// their metadata has.
-pub fn form(headers: &HeaderMap, protobuf: bool) -> Result<Form, Failure> {
+/// The first form in the client's order that is on offer, or 406.
+pub fn form(headers: &HeaderMap, offer: Offer) -> Result<Form, Failure> {
     if !headers.contains_key(ACCEPT) {
         return Ok(Form::JSON);
     }
@@ -102,11 +114,11 @@ pub fn form(headers: &HeaderMap, protobuf: bool) -> Result<Form, Failure> {
     if ranges.is_empty() {
         return Ok(Form::JSON);
     }
-    let offered = if protobuf { OFFERED } else { OFFERED_WITHOUT_PROTOBUF };
-    ranges.iter().find_map(|range| accepted(range, protobuf)).ok_or_else(|| failures::not_acceptable(offered))
+    let offered = if offer.protobuf { OFFERED } else { OFFERED_WITHOUT_PROTOBUF };
+    ranges.iter().find_map(|range| accepted(range, offer)).ok_or_else(|| failures::not_acceptable(offered))
 }
 
-fn accepted(range: &Range<'_>, protobuf: bool) -> Option<Form> {
+fn accepted(range: &Range<'_>, offer: Offer) -> Option<Form> {
     let media = match range.media_type {
         "application/json" | "*/*" | "application/*" => Media::Json,
         "application/yaml" => Media::Yaml,
@@ -116,13 +128,13 @@ fn accepted(range: &Range<'_>, protobuf: bool) -> Option<Form> {
     let meta = range.parameter("g") == Some("meta.k8s.io") && matches!(range.parameter("v"), Some("v1" | "v1beta1"));
     let shape = match range.parameter("as") {
         None => Shape::Object,
-        Some("Table") if meta && media != Media::Protobuf => Shape::Table,
+        Some("Table") if meta && offer.table && media != Media::Protobuf => Shape::Table,
         Some("PartialObjectMetadata") if meta => Shape::PartialObjectMetadata,
         Some("PartialObjectMetadataList") if meta => Shape::PartialObjectMetadataList,
         Some(_) => return None,
     };
     let stream = range.parameter("stream").is_none_or(|stream| stream.is_empty() || stream == "watch");
-    let made = stream && (protobuf || media != Media::Protobuf || shape != Shape::Object);
+    let made = stream && (offer.protobuf || media != Media::Protobuf || shape != Shape::Object);
     made.then_some(Form { media, shape })
 }
 
@@ -155,15 +167,15 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
-    fn of(accept: &str, protobuf: bool) -> Result<Form, u16> {
+    fn of(accept: &str, offer: Offer) -> Result<Form, u16> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_str(accept).unwrap());
-        form(&headers, protobuf).map_err(|failure| failure.code)
+        form(&headers, offer).map_err(|failure| failure.code)
     }
 
     #[test]
     fn the_first_form_that_can_be_made_is_taken() {
-        let of = |accept| of(accept, true);
+        let of = |accept| of(accept, Offer::ALL);
         let object = |media| Ok(Form { media, shape: Shape::Object });
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
         assert_eq!(of(table), Ok(Form { media: Media::Json, shape: Shape::Table }));
@@ -181,10 +193,19 @@ mod tests {
 
     #[test]
     fn kinds_of_run_time_have_protobuf_for_their_metadata_alone() {
-        assert_eq!(of("application/vnd.kubernetes.protobuf", false), Err(406));
-        assert_eq!(of("application/vnd.kubernetes.protobuf,application/json", false), Ok(Form::JSON));
+        let of = |accept| of(accept, Offer { protobuf: false, table: true });
+        assert_eq!(of("application/vnd.kubernetes.protobuf"), Err(406));
+        assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), Ok(Form::JSON));
         let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
         let form = Form { media: Media::Protobuf, shape: Shape::PartialObjectMetadata };
-        assert_eq!(of(metadata, false), Ok(form));
+        assert_eq!(of(metadata), Ok(form));
+    }
+
+    #[test]
+    fn what_is_no_table_is_not_given_as_one() {
+        let of = |accept| of(accept, Offer { protobuf: true, table: false });
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(of(table), Err(406));
+        assert_eq!(of(&format!("{table},application/json")), Ok(Form::JSON));
     }
 }

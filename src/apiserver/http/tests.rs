@@ -194,6 +194,19 @@ async fn metadata_alone_is_had_in_every_form() {
 }
 
 #[tokio::test]
+async fn reviews_are_no_tables() {
+    let t = Fixture::start().await;
+    let mut http = t.http().await;
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+                        "spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
+    for (accept, code) in [("application/json", 201), ("application/json;as=Table;v=v1;g=meta.k8s.io", 406)] {
+        let headers = [("accept", accept), ("content-type", "application/json")];
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        assert_eq!(http.send("POST", path, &headers, review.to_string().into()).await.code, code, "{accept}");
+    }
+}
+
+#[tokio::test]
 async fn a_watch_in_protobuf_says_what_happens() {
     let t = Fixture::start().await;
     t.create("", "configmaps", config_map("a", 300)).await.unwrap();
