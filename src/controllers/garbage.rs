@@ -20,7 +20,7 @@ use crate::served::{self, Resources};
 
 mod graph;
 
-use graph::{Graph, Identity, Metadata, Todo};
+use graph::{Fate, Graph, Identity, Metadata, Owned, Todo};
 
 const WORKERS: usize = 4;
 
@@ -41,10 +41,10 @@ pub async fn run(client: Client, built_in: Vec<Served>, shutdown: Shutdown) -> R
     }
     // Nothing is an orphan before everything was seen once.
     futures::future::join_all(collector.follow_all(&mut followed, &queue, &shutdown)).await;
-    let reconciler = collector.clone();
+    let (reconciler, looked_at) = (collector.clone(), queue.clone());
     client::run_workers("garbage", queue.clone(), WORKERS, shutdown.clone(), move |uid| {
-        let collector = reconciler.clone();
-        async move { collector.reconcile(&uid).await }
+        let (collector, queue) = (reconciler.clone(), looked_at.clone());
+        async move { collector.reconcile(&uid, &queue).await }
     });
     loop {
         tokio::select! {
@@ -140,30 +140,33 @@ impl Collector {
         }
     }
 
-    async fn reconcile(&self, uid: &str) -> Result<Option<Duration>, Failure> {
+    async fn reconcile(&self, uid: &str, queue: &Queue<String>) -> Result<Option<Duration>, Failure> {
         let todo = self.graph.lock().todo(uid);
         match todo {
             Todo::Nothing => Ok(None),
             Todo::FinishForeground(object) => self.drop_finalizer(&object, "foregroundDeletion").await,
-            Todo::DeleteDependents(dependents) => {
-                for dependent in dependents {
-                    self.delete(&dependent, "Foreground").await?;
-                }
+            Todo::LookAt(dependents) => {
+                dependents.into_iter().for_each(|uid| queue.add(uid));
                 Ok(None)
             }
             Todo::Orphan(object, dependents) => {
                 for dependent in dependents {
-                    self.disown(&dependent, uid).await?;
+                    self.disown(&dependent, &[uid.to_owned()]).await?;
                 }
                 self.drop_finalizer(&object, "orphan").await
             }
-            Todo::CheckOwners(object, owners) => {
-                for owner in owners {
-                    if self.exists(&object, &owner).await? {
-                        return Ok(None);
+            Todo::CheckOwners(owned) => {
+                let mut missing = Vec::new();
+                for owner in &owned.unseen {
+                    if !self.exists(&owned.object, owner).await? {
+                        missing.push(owner.uid.clone());
                     }
                 }
-                self.delete(&object, "Background").await?;
+                match owned.fate(&missing) {
+                    Fate::Stays => {}
+                    Fate::Loses(owners) => self.disown(&owned.object, &owners).await?,
+                    Fate::Goes { propagation, unblocked } => self.delete(&owned, propagation, unblocked).await?,
+                }
                 Ok(None)
             }
         }
@@ -200,23 +203,35 @@ impl Collector {
         }
     }
 
-    async fn delete(&self, object: &Identity, propagation: &str) -> Result<(), Failure> {
+    /// Deletes an object if its owners are still those that it was judged by.
+    async fn delete(&self, owned: &Owned, propagation: &str, unblocked: bool) -> Result<(), Failure> {
+        let object = &owned.object;
+        let Some((mut version, mut references)) = self.current(object, "ownerReferences").await? else {
+            return Ok(());
+        };
+        let judged = |reference: &serde_json::Value| owned.owners.iter().any(|uid| reference["uid"] == uid.as_str());
+        if references.len() != owned.owners.len() || !references.iter().all(judged) {
+            // The graph is about to hear of it.
+            return Ok(());
+        }
+        if unblocked {
+            references.iter_mut().for_each(|reference| reference["blockOwnerDeletion"] = json!(false));
+            self.patch(object, json!({"metadata": {"resourceVersion": version, "ownerReferences": references}}))
+                .await?;
+            version = serde_json::Value::Null;
+        }
         let mut call = Collector::call(object, Verb::Delete);
         call.body = Some(json!({
-            "kind": "DeleteOptions", "apiVersion": "v1",
-            "propagationPolicy": propagation, "preconditions": {"uid": object.uid},
+            "kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation,
+            "preconditions": {"uid": object.uid, "resourceVersion": version},
         }));
-        match self.client.raw(call).await {
-            // Another object of that name by now: the precondition did its work.
-            Err(failure) if failure.is_conflict() => Ok(()),
-            outcome => gone_is_fine(outcome),
-        }
+        gone_is_fine(self.client.raw(call).await)
     }
 
-    async fn disown(&self, dependent: &Identity, owner_uid: &str) -> Result<(), Failure> {
+    async fn disown(&self, dependent: &Identity, owners: &[String]) -> Result<(), Failure> {
         let Some((version, references)) = self.current(dependent, "ownerReferences").await? else { return Ok(()) };
-        let kept: Vec<&serde_json::Value> =
-            references.iter().filter(|reference| reference["uid"] != owner_uid).collect();
+        let lost = |reference: &serde_json::Value| owners.iter().any(|uid| reference["uid"] == uid.as_str());
+        let kept: Vec<&serde_json::Value> = references.iter().filter(|reference| !lost(reference)).collect();
         if kept.len() == references.len() {
             return Ok(());
         }

@@ -44,12 +44,60 @@ pub enum Todo {
     Nothing,
     /// It waits for its dependents and has none left that it waits for: its finalizer can go.
     FinishForeground(Identity),
-    /// It waits for these to go.
-    DeleteDependents(Vec<Identity>),
+    /// It waits for these to go, each of which is looked at by itself: another owner may keep it.
+    LookAt(Vec<String>),
     /// It leaves these behind: they lose their reference to it, then its finalizer can go.
     Orphan(Identity, Vec<Identity>),
-    /// None of its owners was seen: if none of these exists it has to go.
-    CheckOwners(Identity, Vec<Owner>),
+    /// Some of its owners are on their way out or were never seen.
+    CheckOwners(Owned),
+}
+
+/// An object whose owners do not all keep it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Owned {
+    pub object: Identity,
+    /// The uids of all its owners.
+    pub owners: Vec<String>,
+    /// An owner was seen that keeps it.
+    kept: bool,
+    /// The uids of owners that wait for their dependents.
+    leaving: Vec<String>,
+    /// Owners that may or may not exist.
+    pub unseen: Vec<Owner>,
+    /// It has dependents itself.
+    owns: bool,
+    /// A dependent of its waits already, so that they might wait for each other in a circle.
+    circle: bool,
+    /// What its finalizers ask for when it goes.
+    propagation: &'static str,
+}
+
+/// What becomes of an object.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fate {
+    Stays,
+    /// It stays, without its references to the owners with these uids.
+    Loses(Vec<String>),
+    /// It goes; before that its owners stop waiting for it if it is `unblocked`.
+    Goes {
+        propagation: &'static str,
+        unblocked: bool,
+    },
+}
+
+impl Owned {
+    /// `missing` are the uids of those [`Owned::unseen`] that do not exist.
+    pub fn fate(&self, missing: &[String]) -> Fate {
+        let found = self.unseen.iter().any(|owner| !missing.contains(&owner.uid));
+        if self.kept || found {
+            let lost: Vec<String> = self.leaving.iter().chain(missing).cloned().collect();
+            return if lost.is_empty() { Fate::Stays } else { Fate::Loses(lost) };
+        }
+        if !self.leaving.is_empty() && self.owns {
+            return Fate::Goes { propagation: "Foreground", unblocked: self.circle };
+        }
+        Fate::Goes { propagation: self.propagation, unblocked: false }
+    }
 }
 
 #[derive(Default)]
@@ -67,6 +115,12 @@ struct Node {
     deleting: bool,
     foreground: bool,
     orphan: bool,
+}
+
+impl Node {
+    fn waits(&self) -> bool {
+        self.deleting && self.foreground
+    }
 }
 
 impl Graph {
@@ -146,18 +200,36 @@ impl Graph {
                 if !dependents().any(|node| blocks(&node)) {
                     return Todo::FinishForeground(node.identity.clone());
                 }
-                let living = dependents().filter(|node| !node.deleting).map(|node| node.identity.clone()).collect();
-                return Todo::DeleteDependents(living);
+                let living = dependents().filter(|node| !node.deleting).map(|node| node.identity.uid.clone());
+                return Todo::LookAt(living.collect());
             }
             return Todo::Nothing;
         }
-        // An owner that waits for its dependents is on its way out and keeps nobody.
-        let keeps = |owner: &Owner| self.nodes.get(&owner.uid).is_some_and(|node| !(node.deleting && node.foreground));
-        if node.owners.is_empty() || node.owners.iter().any(keeps) {
+        let mut owned = Owned {
+            object: node.identity.clone(),
+            owners: node.owners.iter().map(|owner| owner.uid.clone()).collect(),
+            kept: false,
+            leaving: Vec::new(),
+            unseen: Vec::new(),
+            owns: dependents().next().is_some(),
+            circle: dependents().any(Node::waits),
+            propagation: match (node.orphan, node.foreground) {
+                (true, _) => "Orphan",
+                (false, true) => "Foreground",
+                (false, false) => "Background",
+            },
+        };
+        for owner in &node.owners {
+            match self.nodes.get(&owner.uid) {
+                Some(seen) if seen.waits() => owned.leaving.push(owner.uid.clone()),
+                Some(_) => owned.kept = true,
+                None => owned.unseen.push(owner.clone()),
+            }
+        }
+        if owned.leaving.is_empty() && owned.unseen.is_empty() {
             return Todo::Nothing;
         }
-        let unseen = node.owners.iter().filter(|owner| !self.nodes.contains_key(&owner.uid)).cloned().collect();
-        Todo::CheckOwners(node.identity.clone(), unseen)
+        Todo::CheckOwners(owned)
     }
 
     /// Takes an object's references out of the index; yields its owners.
@@ -207,6 +279,13 @@ mod tests {
 
     const NOW: &str = "2026-01-01T00:00:00Z";
 
+    fn checked(graph: &Graph, uid: &str) -> Owned {
+        match graph.todo(uid) {
+            Todo::CheckOwners(owned) => owned,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_dependent_goes_when_its_owner_is_gone() {
         let mut graph = Graph::default();
@@ -214,8 +293,10 @@ mod tests {
         put(&mut graph, &PODS, "pod", owned_by("set"));
         assert_eq!(graph.todo("pod"), Todo::Nothing);
         assert_eq!(graph.remove("set"), ["pod"]);
-        let Todo::CheckOwners(pod, owners) = graph.todo("pod") else { panic!() };
-        assert_eq!((pod.name.as_str(), owners[0].uid.as_str()), ("pod", "set"));
+        let pod = checked(&graph, "pod");
+        assert_eq!((pod.object.name.as_str(), pod.unseen[0].uid.as_str()), ("pod", "set"));
+        assert_eq!(pod.fate(&["set".to_owned()]), Fate::Goes { propagation: "Background", unblocked: false });
+        assert_eq!(pod.fate(&[]), Fate::Stays);
         graph.remove("pod");
         assert!(graph.nodes.is_empty() && graph.dependents.is_empty());
     }
@@ -226,12 +307,12 @@ mod tests {
         put(&mut graph, &PODS, "pod", owned_by("set"));
         let leaving = json!({"deletionTimestamp": NOW, "finalizers": ["foregroundDeletion"]});
         put(&mut graph, &SETS, "set", leaving);
-        let Todo::DeleteDependents(pods) = graph.todo("set") else { panic!() };
-        assert_eq!(pods[0].name, "pod");
-        assert!(matches!(graph.todo("pod"), Todo::CheckOwners(..)), "its owner is leaving");
+        assert_eq!(graph.todo("set"), Todo::LookAt(vec!["pod".to_owned()]));
+        let goes = Fate::Goes { propagation: "Background", unblocked: false };
+        assert_eq!(checked(&graph, "pod").fate(&[]), goes, "its owner is leaving");
         let woken = put(&mut graph, &PODS, "pod", with(owned_by("set"), json!({"deletionTimestamp": NOW})));
         assert!(woken.contains(&"set".to_owned()));
-        assert_eq!(graph.todo("set"), Todo::DeleteDependents(vec![]), "it is on its way");
+        assert_eq!(graph.todo("set"), Todo::LookAt(vec![]), "it is on its way");
         assert_eq!(graph.remove("pod"), ["set"]);
         assert!(matches!(graph.todo("set"), Todo::FinishForeground(_)));
     }
@@ -249,13 +330,37 @@ mod tests {
     }
 
     #[test]
-    fn one_living_owner_is_enough() {
+    fn one_living_owner_is_enough_and_the_others_are_forgotten() {
         let mut graph = Graph::default();
         put(&mut graph, &SETS, "b", json!({}));
         let mut two = owned_by("a");
         two["ownerReferences"].as_array_mut().unwrap().push(owned_by("b")["ownerReferences"][0].clone());
         put(&mut graph, &PODS, "pod", two);
+        let lost = Fate::Loses(vec!["a".to_owned()]);
+        assert_eq!(checked(&graph, "pod").fate(&["a".to_owned()]), lost);
+        assert_eq!(checked(&graph, "pod").fate(&[]), Fate::Stays);
+        put(&mut graph, &SETS, "a", json!({}));
         assert_eq!(graph.todo("pod"), Todo::Nothing);
+        put(&mut graph, &SETS, "a", json!({"deletionTimestamp": NOW, "finalizers": ["foregroundDeletion"]}));
+        assert_eq!(graph.todo("a"), Todo::LookAt(vec!["pod".to_owned()]));
+        assert_eq!(checked(&graph, "pod").fate(&[]), lost, "only one of them waits for it");
+    }
+
+    #[test]
+    fn a_circle_of_owners_is_cut_where_it_closes() {
+        let mut graph = Graph::default();
+        let leaving = json!({"deletionTimestamp": NOW, "finalizers": ["foregroundDeletion"]});
+        for (pod, owner) in [("a", "c"), ("b", "a"), ("c", "b")] {
+            put(&mut graph, &PODS, pod, owned_by(owner));
+        }
+        put(&mut graph, &PODS, "a", with(owned_by("c"), leaving.clone()));
+        assert_eq!(checked(&graph, "b").fate(&[]), Fate::Goes { propagation: "Foreground", unblocked: false });
+        put(&mut graph, &PODS, "b", with(owned_by("a"), leaving.clone()));
+        assert_eq!(checked(&graph, "c").fate(&[]), Fate::Goes { propagation: "Foreground", unblocked: true });
+        let mut unblocked = with(owned_by("b"), leaving);
+        unblocked["ownerReferences"][0]["blockOwnerDeletion"] = json!(false);
+        put(&mut graph, &PODS, "c", unblocked);
+        assert!(matches!(graph.todo("b"), Todo::FinishForeground(_)));
     }
 
     #[test]
