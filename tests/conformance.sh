@@ -27,7 +27,7 @@ lan=conformance-lan
 export KUBECONFIG="$dir/kubeconfig.yaml"
 
 # What upstream's images have beside agnhost: a shell, and tools that tests call.
-tools=busybox-static,dash,bash,coreutils,curl,netcat-openbsd,bind9-dnsutils,iproute2,iperf,util-linux,perl-base,nginx,procps,hostname,grep,sed,findutils,tar,gzip
+tools=busybox-static,dash,bash,coreutils,curl,netcat-openbsd,bind9-dnsutils,iproute2,iperf,util-linux,perl-base,nginx,procps,hostname,libc-bin,grep,sed,findutils,tar,gzip
 
 # The root directory that most images share.
 make_root() {
