@@ -493,7 +493,7 @@ async fn long_running(
 }
 
 /// The body as a value, with findings about fields that occur twice.
-fn decode(
+pub(crate) fn decode(
     row: &Arc<Row>,
     call: &Call,
     headers: &http::HeaderMap,

@@ -12,6 +12,8 @@
 mod answer;
 mod cache;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod resolv;
 mod server;
 mod zone;

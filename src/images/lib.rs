@@ -25,6 +25,8 @@
 mod chain;
 mod challenge;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod image;
 mod import;
 mod manifest;

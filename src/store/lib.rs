@@ -17,6 +17,8 @@ mod codec;
 mod command;
 mod disk;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod log;
 mod materialised;
 mod open;

@@ -83,13 +83,16 @@ async fn current(request: &Request<'_>, selection: &Selection, asked: Option<u64
     converted(request, selection, listed).await
 }
 
-async fn resumed(request: &Request<'_>, selection: &Selection, token: &str) -> Result<Listed, Failure> {
+/// Where a continue token goes on.
+pub fn position(token: &str) -> Result<Token, Failure> {
     let invalid = || Failure::bad_request("continue key is not valid: its form is not known");
     let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| invalid())?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-    if token.start.contains("..") {
-        return Err(invalid());
-    }
+    if token.start.contains("..") { Err(invalid()) } else { Ok(token) }
+}
+
+async fn resumed(request: &Request<'_>, selection: &Selection, token: &str) -> Result<Listed, Failure> {
+    let token = position(token)?;
     let at = match u64::try_from(token.rv) {
         Ok(at) => at,
         // From here on the list is of another state than what came before.
@@ -177,7 +180,7 @@ fn limit(request: &Request<'_>) -> Option<usize> {
 
 /// Where a list goes on, in upstream's form.
 #[derive(Serialize, Deserialize)]
-struct Token {
+pub struct Token {
     v: String,
     /// The revision of the list, or [`NEWEST`].
     rv: i64,

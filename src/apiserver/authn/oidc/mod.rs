@@ -19,7 +19,8 @@ use super::{Answer, Authenticated, tokens};
 use crate::config::{Error, OidcOptions};
 use crate::reload;
 use crate::webhook::Caller;
-use config::{AnonymousConfig, AuthenticationConfiguration, JwtAuthenticator};
+pub use config::AuthenticationConfiguration;
+use config::{AnonymousConfig, JwtAuthenticator};
 use keys::IssuerKeys;
 use mapping::{Claims, Mappings};
 
