@@ -135,6 +135,11 @@ pub fn dedup_owners(object: &mut Value) -> Option<String> {
     Some(warning)
 }
 
+/// What follows from the time of an update, after [`Row::prepare_update`].
+pub fn updated(object: &mut Value, old: &Value, now: Timestamp) {
+    kinds::updated(object, old, now);
+}
+
 /// `metav1.Time`: whole seconds, in UTC.
 pub fn time(at: Timestamp) -> String {
     let whole = Timestamp::from_second(at.as_second()).unwrap_or(at);

@@ -185,7 +185,7 @@ fn device_requests(spec: &mut Value) {
     }
 }
 
-fn device_count(request: &mut Value) {
+pub(super) fn device_count(request: &mut Value) {
     request.fill_text("allocationMode", "ExactCount");
     if request.text("allocationMode") == "ExactCount" {
         request.fill_number("count", 1);

@@ -9,6 +9,7 @@ pub mod apps;
 pub mod cluster;
 pub mod config;
 pub mod pod;
+pub mod previews;
 pub mod service;
 pub mod storage;
 

@@ -13,6 +13,7 @@ mod duration;
 mod furniture;
 mod network;
 mod pod;
+mod previews;
 mod storage;
 mod workloads;
 
@@ -21,6 +22,7 @@ pub(crate) use core::*;
 pub(crate) use furniture::*;
 pub(crate) use network::*;
 pub(crate) use pod::*;
+pub(crate) use previews::*;
 pub(crate) use storage::*;
 pub(crate) use workloads::*;
 

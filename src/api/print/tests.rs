@@ -129,6 +129,8 @@ fn every_row_has_a_cell_for_each_column() {
     for row in rows() {
         let columns = row.columns();
         assert_eq!(columns.len(), row.cells(&json!({}), jiff::Timestamp::UNIX_EPOCH).len(), "{}", row.kind);
-        assert!(columns.iter().any(|column| column.format == "name"), "{}", row.kind);
+        // Migrations are upstream's exception.
+        let named = columns.iter().any(|column| column.format == "name");
+        assert!(named || row.kind == "StorageVersionMigration", "{}", row.kind);
     }
 }

@@ -1,9 +1,10 @@
 //! The smaller peculiarities of other kinds.
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{clear_status, isolate_status, keep, keep_all_but};
-use crate::fields::Fields;
+use crate::{fields::Fields, meta};
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
@@ -145,8 +146,44 @@ pub(crate) fn identified(object: &mut Value) {
     match (object.text("apiVersion"), object.text("kind")) {
         ("batch/v1", "Job") => job_selector(object),
         ("v1", "Namespace") => crate::defaults::config::namespace(object),
+        (version, "DeviceTaintRule" | "ResourceSlice") if version.starts_with("resource.k8s.io/") => {
+            let now = object.part("metadata").part("creationTimestamp").clone();
+            tainted_at(object, &now);
+        }
         _ => {}
     }
+}
+
+/// Taints of devices hold from when they are written, if they do not say otherwise.
+fn tainted_at(object: &mut Value, now: &Value) {
+    let Some(spec) = object.at_mut("spec") else { return };
+    if let Some(taint) = spec.at_mut("taint") {
+        taint.fill("timeAdded", now.clone());
+    }
+    for device in spec.list_mut("devices") {
+        // Where the first beta has them.
+        let holder = if device.has("basic") { device.at_mut("basic") } else { Some(device) };
+        for taint in holder.map(|holder| holder.list_mut("taints")).unwrap_or_default() {
+            taint.fill("timeAdded", now.clone());
+        }
+    }
+}
+
+/// What follows from the time of an update: taints that are new, or do something else than before.
+pub(crate) fn updated(object: &mut Value, old: &Value, now: Timestamp) {
+    if !matches!(object.text("kind"), "DeviceTaintRule" | "ResourceSlice")
+        || !object.text("apiVersion").starts_with("resource.k8s.io/")
+    {
+        return;
+    }
+    let before = old.part("spec").part("taint");
+    if let Some(taint) = object.at_mut("spec").and_then(|spec| spec.at_mut("taint"))
+        && taint.text("effect") != before.text("effect")
+        && taint.text("timeAdded") == before.text("timeAdded")
+    {
+        taint.unset("timeAdded");
+    }
+    tainted_at(object, &meta::time(now).into());
 }
 
 /// Approval and denial have their own subresource; the status has the certificate.

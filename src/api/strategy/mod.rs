@@ -14,9 +14,11 @@ use crate::{failure::FieldError, print::Column};
 pub use crate::canonical::clear_status;
 
 pub mod convert;
+pub mod devices;
 pub mod kinds;
 pub mod pod;
 pub mod retired;
+pub mod previews;
 pub mod service;
 pub mod warnings;
 

@@ -47,14 +47,5 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .view("approval")
             .status()
             .select(&[Field::text("spec.signerName")]),
-        global(certificates, "v1beta1", "clustertrustbundles", "ClusterTrustBundle")
-            .off()
-            .conditional()
-            .select(&[Field::text("spec.signerName")]),
-        namespaced(certificates, "v1beta1", "podcertificaterequests", "PodCertificateRequest")
-            .off()
-            .conditional()
-            .status()
-            .select(&[Field::text("spec.signerName"), Field::text("spec.podName"), Field::text("spec.nodeName")]),
     ]);
 }

@@ -22,10 +22,6 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .validate(validation::config::lease)
             .create_on_update()
             .conditional(),
-        namespaced("coordination.k8s.io", "v1beta1", "leasecandidates", "LeaseCandidate")
-            .off()
-            .create_on_update()
-            .conditional(),
         namespaced("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
             .show(print::ENDPOINT_SLICES, print::endpoint_slice)
             .prepare_create(retired::endpoint_slice_create)

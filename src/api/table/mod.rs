@@ -31,6 +31,7 @@ mod beta;
 mod cluster;
 mod core;
 mod extension;
+mod preview;
 
 type Text = Cow<'static, str>;
 
@@ -261,6 +262,7 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     cluster::add(&mut rows);
     admission::add(&mut rows);
     extension::add(&mut rows);
+    preview::add(&mut rows);
     beta::add(&mut rows);
     let mut by_plural = HashMap::new();
     let mut by_kind = HashMap::new();

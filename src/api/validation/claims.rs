@@ -322,7 +322,7 @@ pub(crate) fn driver(check: &mut Check<'_>, holder: &Value, path: &Path<'_>) {
     }
 }
 
-fn driver_name(check: &mut Check<'_>, name: &str, path: &Path<'_>) {
+pub(crate) fn driver_name(check: &mut Check<'_>, name: &str, path: &Path<'_>) {
     if name.len() > DRIVER_BYTES_MAX {
         check.errors.push(FieldError::too_long(path, DRIVER_BYTES_MAX));
     }

@@ -235,7 +235,7 @@ fn attribute(check: &mut Check<'_>, attribute: &Value, path: &Path<'_>) {
     }
 }
 
-fn is_semantic_version(text: &str) -> bool {
+pub(crate) fn is_semantic_version(text: &str) -> bool {
     let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
     let (core, before) = rest.split_once('-').map_or((rest, None), |(core, before)| (core, Some(before)));
     let number = |part: &str| {

@@ -11,7 +11,7 @@ use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::FromDer;
 
 use super::{Attributes, Operation, Plugin};
-use crate::authz::{Action, Decision};
+use crate::authz::signers;
 use crate::cache::Cache;
 use crate::identity::Identity;
 use crate::server::ApiServer;
@@ -37,7 +37,7 @@ fn updates_request(attributes: &Attributes<'_>, subresource: &str) -> bool {
 
 async fn demand(server: &ApiServer, attributes: &Attributes<'_>, verb: &str, request: &Value) -> Result<(), Failure> {
     let signer = request.part("spec").text("signerName");
-    if may(server, attributes.user, verb, signer).await {
+    if signers::may(server.authorizer(), attributes.user, verb, signer).await {
         return Ok(());
     }
     Err(attributes.refuse(format!("user not permitted to {verb} requests with signerName \"{signer}\"")))
@@ -103,7 +103,7 @@ impl Plugin for ClusterTrustBundleAttest {
             let signer = object.part("spec").text("signerName");
             // The garbage collector and a storage migration say nothing new.
             let unchanged = old.is_some_and(|old| is_about_ownership_only(object, old));
-            if signer.is_empty() || unchanged || may(server, attributes.user, "attest", signer).await {
+            if signer.is_empty() || unchanged || signers::may(server.authorizer(), attributes.user, "attest", signer).await {
                 return Ok(());
             }
             Err(attributes.refuse(format!("user not permitted to attest for signerName \"{signer}\"")))
@@ -128,26 +128,6 @@ fn is_about_ownership_only(new: &Value, old: &Value) -> bool {
 fn signed(object: &Value, old: &Value) -> bool {
     let (new, old) = (object.part("status"), old.part("status"));
     new.text("certificate") != old.text("certificate") || new.list("conditions") != old.list("conditions")
-}
-
-/// `verb` on the signer, or on all signers of its domain.
-async fn may(server: &ApiServer, user: &Identity, verb: &str, signer: &str) -> bool {
-    let domain = signer.split('/').next().unwrap_or_default();
-    let names = [signer.to_owned(), format!("{domain}/*")];
-    for name in &names {
-        let action = Action::Resource {
-            verb,
-            group: "certificates.k8s.io",
-            resource: "signers",
-            subresource: "",
-            namespace: "",
-            name,
-        };
-        if matches!(server.authorizer().decide(user, &action.into()).await, Decision::Allow { .. }) {
-            return true;
-        }
-    }
-    false
 }
 
 pub struct CertificateSubjectRestriction;

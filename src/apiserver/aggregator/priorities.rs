@@ -4,7 +4,7 @@
 pub const CUSTOM: (i64, i64) = (1000, 100);
 
 /// Group, version, the group's priority and the version's within it; larger ones first.
-const BUILT_IN: [(&str, &str, i64, i64); 35] = [
+const BUILT_IN: [(&str, &str, i64, i64); 38] = [
     ("", "v1", 18_000, 1),
     ("apps", "v1", 17_800, 15),
     ("events.k8s.io", "v1", 17_750, 15),
@@ -30,6 +30,7 @@ const BUILT_IN: [(&str, &str, i64, i64); 35] = [
     ("admissionregistration.k8s.io", "v1alpha1", 16_700, 9),
     ("apiextensions.k8s.io", "v1", 16_700, 15),
     ("scheduling.k8s.io", "v1", 16_600, 15),
+    ("scheduling.k8s.io", "v1alpha2", 16_600, 2),
     ("coordination.k8s.io", "v1", 16_500, 15),
     ("coordination.k8s.io", "v1beta1", 16_500, 13),
     ("coordination.k8s.io", "v1alpha2", 16_500, 12),
@@ -38,7 +39,9 @@ const BUILT_IN: [(&str, &str, i64, i64); 35] = [
     ("resource.k8s.io", "v1", 16_200, 21),
     ("resource.k8s.io", "v1beta2", 16_200, 15),
     ("resource.k8s.io", "v1beta1", 16_200, 9),
+    ("resource.k8s.io", "v1alpha3", 16_200, 1),
     ("flowcontrol.apiserver.k8s.io", "v1", 16_100, 21),
+    ("internal.apiserver.k8s.io", "v1alpha1", 16_000, 9),
     ("storagemigration.k8s.io", "v1beta1", 15_800, 9),
 ];
 

@@ -8,6 +8,7 @@ mod match_conditions;
 mod node;
 mod policy;
 mod rbac;
+pub mod signers;
 #[cfg(test)]
 mod tests;
 mod webhook;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::typed::{self, Strictness};
 use super::{Outcome, Request, convert, create, decoded, encoded, in_version, ownership, scale, to_stored};
 use crate::admission::{Operation, policy};
-use crate::authz::escalation;
+use crate::authz::{escalation, signers};
 use crate::cache::Stored;
 use crate::failures;
 
@@ -155,11 +155,13 @@ async fn decide(
     }
     row.default(&mut object);
     row.prepare_update(&mut object, old, request.subresource());
+    api::meta::updated(&mut object, old, request.now);
     let mut errors = row.validate_update(&object, old, request.subresource());
     errors.extend(policy::check(row, &object, Some(old)));
     if !errors.is_empty() {
         return Err(Failure::invalid(&row.resource.group, &row.kind, name, errors));
     }
+    signers::check(server.authorizer(), request.user, row, request.subresource(), [&object, old], request.now).await?;
     match &scaled {
         Some(before) => {
             let wanted = scale::before(row, &object)?;
