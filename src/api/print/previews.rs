@@ -41,7 +41,7 @@ pub(crate) const POD_CERTIFICATES: &[Column] = &[
 pub(crate) fn pod_certificate(object: &Value, _now: Timestamp) -> Vec<Value> {
     let spec = object.part("spec");
     let decided = object.part("status").list("conditions").iter().map(|one| one.text("type"));
-    let state = decided.filter(|kind| matches!(*kind, "Issued" | "Denied" | "Failed")).last();
+    let state = decided.filter(|kind| matches!(*kind, "Issued" | "Denied" | "Failed")).next_back();
     let mut cells = vec![name(object)];
     cells.extend(["podName", "serviceAccountName", "nodeName", "signerName"].map(|name| spec.text(name).into()));
     cells.push(state.unwrap_or("Pending").into());
@@ -99,7 +99,7 @@ pub(crate) fn migration(object: &Value, _now: Timestamp) -> Vec<Value> {
     };
     let conditions = object.part("status").list("conditions").iter();
     let holding = conditions.filter(|one| one.text("status") == "True").map(|one| one.text("type"));
-    let state = holding.filter(|kind| matches!(*kind, "Running" | "Succeeded" | "Failed")).last();
+    let state = holding.filter(|kind| matches!(*kind, "Running" | "Succeeded" | "Failed")).next_back();
     vec![name(object), resource.into(), state.unwrap_or("Unknown").into()]
 }
 
