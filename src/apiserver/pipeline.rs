@@ -24,9 +24,9 @@ use crate::flowcontrol::{self, About, Digest, Place, Schema, Work};
 use crate::http::body::{self, Body};
 use crate::http::negotiate::{self, Form, Media, Offer, PROTOBUF};
 use crate::http::objects::{self, Writer};
-use crate::http::respond;
 use crate::http::serve::Stranger;
 use crate::http::shape::{self, Include};
+use crate::http::{pretty, respond};
 use crate::identity::Identity;
 use crate::impersonation;
 use crate::metrics::RequestSet;
@@ -47,13 +47,22 @@ const FLOW_SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flo
 const PRIORITY_LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// Answers one request. Nothing that happens in here reaches another one.
-pub async fn handle(server: ApiServer, peer: Peer, remote: IpAddr, request: Request<Incoming>) -> Response<Body> {
+pub async fn handle(server: ApiServer, peer: Peer, remote: IpAddr, mut request: Request<Incoming>) -> Response<Body> {
+    let pretty = pretty::prepare(&mut request);
     let media = negotiate::form(request.headers(), Offer::ALL).unwrap_or(Form::JSON).media;
     let audit_id = request.headers().get(AUDIT_ID).cloned();
     let audit_id = audit_id.or_else(|| HeaderValue::from_str(&uid(&mut server.rng())).ok());
     let began = Instant::now();
-    let mut seen =
-        Seen { remote, audit_id, schema: None, recording: None, figures: None, lasts: false, stranger: false };
+    let mut seen = Seen {
+        remote,
+        audit_id,
+        schema: None,
+        recording: None,
+        figures: None,
+        lasts: false,
+        foreign: false,
+        stranger: false,
+    };
     let answered = AssertUnwindSafe(answer(&server, &peer, request, &mut seen)).catch_unwind().await;
     if let Some(recording) = seen.recording.take() {
         let end = match &answered {
@@ -71,6 +80,9 @@ pub async fn handle(server: ApiServer, peer: Peer, remote: IpAddr, request: Requ
             respond::failure(&failures::panicked(), Media::Json)
         }
     };
+    if pretty && !seen.lasts && !seen.foreign {
+        response = pretty::indented(response);
+    }
     if let Some(figures) = &seen.figures {
         let took = (!seen.lasts).then(|| began.elapsed());
         figures.figures.answered(response.status().as_u16(), took, response.body().size_hint().exact());
@@ -96,6 +108,8 @@ struct Seen {
     recording: Option<Recording>,
     figures: Option<RequestSet>,
     lasts: bool,
+    /// Somebody else answers.
+    foreign: bool,
     /// Nobody knows who asks.
     stranger: bool,
     schema: Option<Arc<Schema>>,
@@ -184,6 +198,7 @@ async fn proceed(
 
     // Does somebody else serve it?
     if let Some(elsewhere) = server.aggregator().elsewhere(&asked.path) {
+        seen.foreign = true;
         return aggregator::forward(server, &user, &elsewhere, request, place).await;
     }
 
@@ -432,7 +447,7 @@ async fn short(
             respond::list(writer, listed, &parts.headers).await?
         }
         (body, _) => {
-            let value = shape::of_answer(&row, &body, form.shape, asked.include, now)?;
+            let value = shape::of_answer(&row, &body, form, asked.include, now)?;
             respond::value(outcome.code, &value, form.media)?
         }
     };
@@ -470,7 +485,7 @@ async fn long_running(
         let events = batch.len() as u64;
         let mut frames = batch.into_iter().map(|item| match &mut writer {
             Some(writer) => writer.frame(item),
-            None => shape::of_event(&row, item, include, server.now(), &mut first),
+            None => shape::of_event(&row, item, form.meta, include, server.now(), &mut first),
         });
         let Some(one) = frames.next() else { return Bytes::new() };
         let mut rest = frames.peekable();

@@ -21,14 +21,26 @@ use sha2::{Digest, Sha512};
 use super::descriptions::Descriptions;
 use crate::failures;
 use crate::http::body::Body;
-use crate::http::negotiate::{self, Offer};
-use crate::http::respond;
+use crate::http::{negotiate, respond};
 use crate::server::ApiServer;
+
+/// What protobuf is called in requests, now and formerly; answers say the first.
+const BINARY: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+];
+const JSON: &str = "application/json";
 
 /// One document, compressed, with the hash of its content.
 struct Document {
     packed: Bytes,
     hash: String,
+}
+
+/// The document of everything, in both forms under one hash.
+struct Whole {
+    json: Document,
+    binary: Bytes,
 }
 
 /// What built-in kinds give; the same for every server in the process.
@@ -46,14 +58,22 @@ struct Documents {
     /// By path below `/openapi/v3/`: `api/v1`, `apis/apps/v1`.
     v3: BTreeMap<String, Arc<Document>>,
     /// Made when somebody asks for it: it is the larger one, and rarely wanted.
-    v2: OnceLock<Document>,
+    v2: OnceLock<Whole>,
 }
 
 pub async fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> Result<Response<Body>, Failure> {
-    if matches!(parts, ["openapi", "v2"]) {
-        // The binary form of version 2 is not made; whoever takes nothing else is told.
-        negotiate::form(headers, Offer { protobuf: false, table: false })?;
-    }
+    let form = match parts {
+        ["openapi", "v2"] => match negotiate::first_of(headers, &[JSON, BINARY[0], BINARY[1]]) {
+            Some(JSON) => JSON,
+            Some(_) => BINARY[0],
+            None => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::NOT_ACCEPTABLE;
+                return Ok(response);
+            }
+        },
+        _ => JSON,
+    };
     let documents = documents(server).await?;
     match parts {
         ["openapi", "v2"] => {
@@ -64,8 +84,9 @@ pub async fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> 
                 };
                 tokio::task::spawn_blocking(making).await.map_err(Failure::internal)?;
             }
-            let document = documents.v2.get().ok_or_else(|| Failure::internal("no document was made"))?;
-            send(document, headers)
+            let whole = documents.v2.get().ok_or_else(|| Failure::internal("no document was made"))?;
+            let packed = if form == JSON { &whole.json.packed } else { &whole.binary };
+            send(packed, &whole.json.hash, form, headers)
         }
         ["openapi", "v3"] => {
             let mut paths: Map<String, Value> = documents
@@ -85,7 +106,8 @@ pub async fn answer(server: &ApiServer, parts: &[&str], headers: &HeaderMap) -> 
             Ok(respond::json(200, &json!({"paths": paths})))
         }
         ["openapi", "v3", rest @ ..] => {
-            send(documents.v3.get(&rest.join("/")).ok_or_else(failures::no_such_path)?, headers)
+            let document = documents.v3.get(&rest.join("/")).ok_or_else(failures::no_such_path)?;
+            send(&document.packed, &document.hash, form, headers)
         }
         _ => Err(failures::no_such_path()),
     }
@@ -106,21 +128,21 @@ async fn documents(server: &ApiServer) -> Result<Arc<Documents>, Failure> {
     Ok(documents)
 }
 
-fn send(document: &Document, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
-    let etag = format!("\"{}\"", document.hash);
+fn send(packed: &Bytes, hash: &str, form: &'static str, headers: &HeaderMap) -> Result<Response<Body>, Failure> {
+    let etag = format!("\"{hash}\"");
     let known = headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
     let mut response = if known {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else if negotiate::gzip(headers) {
-        let mut response = respond::bytes(200, "application/json", document.packed.clone());
+        let mut response = respond::bytes(200, form, packed.clone());
         response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         response
     } else {
         let mut plain = Vec::new();
-        GzDecoder::new(document.packed.as_ref()).read_to_end(&mut plain).map_err(Failure::internal)?;
-        respond::bytes(200, "application/json", plain.into())
+        GzDecoder::new(packed.as_ref()).read_to_end(&mut plain).map_err(Failure::internal)?;
+        respond::bytes(200, form, plain.into())
     };
     let headers = response.headers_mut();
     headers.insert(ETAG, HeaderValue::from_str(&etag).map_err(Failure::internal)?);
@@ -165,14 +187,15 @@ fn make(server: &ApiServer, generation: u64) -> Documents {
     Documents { generation, v3, v2: OnceLock::new() }
 }
 
-fn make_v2(server: &ApiServer) -> Document {
+fn make_v2(server: &ApiServer) -> Whole {
     let descriptions = Descriptions::unpack();
     let describe = |definition: &str, field: Option<&str>| descriptions.of(definition, field).map(str::to_owned);
     let custom: Vec<CustomKind> =
         server.custom().rows().iter().flat_map(|row| custom_kinds(row, true, &describe)).collect();
     let version = &server.config().git_version;
     with_endpoints(&server.rows(), |endpoints| {
-        packed(&openapi::v2(Types::builtin(), endpoints, &custom, version, &describe))
+        let document = openapi::v2(Types::builtin(), endpoints, &custom, version, &describe);
+        Whole { json: packed(&document), binary: compressed(&openapi::v2_binary(&document)) }
     })
 }
 
@@ -271,12 +294,9 @@ fn with_endpoints<T>(rows: &[Arc<Row>], then: impl FnOnce(&[Endpoint<'_>]) -> T)
             let own = one.kind == row.kind && one.group.is_empty();
             let group = if one.version.is_empty() { &resource.group } else { &one.group };
             let version = if one.version.is_empty() { &resource.version } else { &one.version };
-            let streams = matches!(one.name.as_ref(), "exec" | "attach" | "portforward" | "proxy" | "log");
             let verbs = verbs.next().map_or(&[][..], Vec::as_slice);
-            if !streams {
-                let body = (!own).then_some((group.as_ref(), version.as_ref(), one.kind.as_ref()));
-                endpoints.push(Endpoint { subresource: Some(&one.name), body, verbs, ..whole });
-            }
+            let body = (!own).then_some((group.as_ref(), version.as_ref(), one.kind.as_ref()));
+            endpoints.push(Endpoint { subresource: Some(&one.name), body, verbs, ..whole });
         }
     }
     then(&endpoints)
@@ -284,10 +304,14 @@ fn with_endpoints<T>(rows: &[Arc<Row>], then: impl FnOnce(&[Endpoint<'_>]) -> T)
 
 fn packed(document: &Value) -> Document {
     let plain = document.to_string();
+    Document { packed: compressed(plain.as_bytes()), hash: hex::encode_upper(Sha512::digest(plain.as_bytes())) }
+}
+
+fn compressed(plain: &[u8]) -> Bytes {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     // Writing to memory does not fail.
-    let written = encoder.write_all(plain.as_bytes()).and_then(|()| encoder.finish());
-    Document { packed: written.unwrap_or_default().into(), hash: hex::encode_upper(Sha512::digest(plain.as_bytes())) }
+    let written = encoder.write_all(plain).and_then(|()| encoder.finish());
+    written.unwrap_or_default().into()
 }
 
 fn translated(verb: Verb) -> openapi::Verb {

@@ -3,6 +3,7 @@
 pub mod body;
 pub mod negotiate;
 pub mod objects;
+pub mod pretty;
 pub mod respond;
 pub mod serve;
 pub mod shape;

@@ -10,6 +10,9 @@ const OFFERED: &str = "application/json, application/yaml, application/vnd.kuber
 const OFFERED_WITHOUT_PROTOBUF: &str = "application/json, application/yaml";
 const OFFERED_FOR_WATCHES: &str = "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch";
 
+/// Versions of `Table`, `PartialObjectMetadata` and lists of these.
+pub const META: [&str; 2] = ["meta.k8s.io/v1", "meta.k8s.io/v1beta1"];
+
 pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// The form of an answer.
@@ -17,6 +20,8 @@ pub const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 pub struct Form {
     pub media: Media,
     pub shape: Shape,
+    /// The version in which tables and metadata alone come: `meta.k8s.io/v1` or its beta, which is the same.
+    pub meta: &'static str,
 }
 
 /// How values are written.
@@ -50,7 +55,11 @@ impl Offer {
 }
 
 impl Form {
-    pub const JSON: Form = Form { media: Media::Json, shape: Shape::Object };
+    pub const JSON: Form = Form::new(Media::Json, Shape::Object);
+
+    pub const fn new(media: Media, shape: Shape) -> Form {
+        Form { media, shape, meta: META[0] }
+    }
 }
 
 impl Media {
@@ -125,6 +134,11 @@ fn accepted(range: &Range<'_>, offer: Offer) -> Option<Form> {
         PROTOBUF => Media::Protobuf,
         _ => return None,
     };
+    let [stable, beta] = META;
+    let version = match range.parameter("v") {
+        Some("v1beta1") => beta,
+        _ => stable,
+    };
     let meta = range.parameter("g") == Some("meta.k8s.io") && matches!(range.parameter("v"), Some("v1" | "v1beta1"));
     let shape = match range.parameter("as") {
         None => Shape::Object,
@@ -135,7 +149,21 @@ fn accepted(range: &Range<'_>, offer: Offer) -> Option<Form> {
     };
     let stream = range.parameter("stream").is_none_or(|stream| stream.is_empty() || stream == "watch");
     let made = stream && (offer.protobuf || media != Media::Protobuf || shape != Shape::Object);
-    made.then_some(Form { media, shape })
+    made.then_some(Form { media, shape, meta: version })
+}
+
+/// The first of the media types that the client takes, in its order; the first of all where it does not say.
+pub fn first_of<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {
+    let ranges = ranges(headers);
+    if ranges.is_empty() {
+        return offered.first().copied();
+    }
+    let takes = |range: &Range<'_>, media: &str| match range.media_type {
+        "*/*" | "*" => true,
+        range if range == media => true,
+        range => range.strip_suffix("/*").is_some_and(|main| media.split('/').next() == Some(main)),
+    };
+    ranges.iter().find_map(|range| offered.iter().copied().find(|media| takes(range, media)))
 }
 
 /// The client asks for discovery in one document.
@@ -176,9 +204,11 @@ mod tests {
     #[test]
     fn the_first_form_that_can_be_made_is_taken() {
         let of = |accept| of(accept, Offer::ALL);
-        let object = |media| Ok(Form { media, shape: Shape::Object });
+        let object = |media| Ok(Form::new(media, Shape::Object));
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-        assert_eq!(of(table), Ok(Form { media: Media::Json, shape: Shape::Table }));
+        assert_eq!(of(table), Ok(Form::new(Media::Json, Shape::Table)));
+        let beta = Form { meta: "meta.k8s.io/v1beta1", ..Form::new(Media::Json, Shape::Table) };
+        assert_eq!(of("application/json;as=Table;v=v1beta1;g=meta.k8s.io"), Ok(beta));
         assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), object(Media::Protobuf));
         assert_eq!(of("application/vnd.kubernetes.protobuf;q=0.5,application/json;q=0.9"), object(Media::Json));
         assert_eq!(of("application/json;q=0.5,application/yaml"), object(Media::Yaml));
@@ -197,8 +227,7 @@ mod tests {
         assert_eq!(of("application/vnd.kubernetes.protobuf"), Err(406));
         assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), Ok(Form::JSON));
         let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
-        let form = Form { media: Media::Protobuf, shape: Shape::PartialObjectMetadata };
-        assert_eq!(of(metadata), Ok(form));
+        assert_eq!(of(metadata), Ok(Form::new(Media::Protobuf, Shape::PartialObjectMetadata)));
     }
 
     #[test]

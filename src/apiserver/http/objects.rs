@@ -9,13 +9,12 @@ use schema::protobuf::{ENVELOPE_TAIL, Encoder, envelope, envelope_head, write_by
 use schema::{TypeRef, Types};
 use serde_json::Value;
 
-use super::negotiate::{Form, Media, Shape};
+use super::negotiate::{Form, META, Media, Shape};
 use crate::cache::{Stored, frame};
 use crate::failures;
 use crate::verbs::Listed;
 use crate::verbs::watch::{Item, line, name};
 
-const META_VERSION: &str = "meta.k8s.io/v1";
 const PARTIAL: &str = "PartialObjectMetadata";
 const PARTIAL_LIST: &str = "PartialObjectMetadataList";
 const META_TYPES: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
@@ -27,8 +26,8 @@ const LIST_ITEMS: u32 = 2;
 /// Writes objects of one row in one form.
 pub struct Writer {
     row: Arc<Row>,
-    /// Metadata alone.
-    partial: bool,
+    /// Metadata alone, and in which version.
+    partial: Option<&'static str>,
     protobuf: Option<Protobuf>,
 }
 
@@ -49,7 +48,7 @@ pub fn of_row(row: &Row) -> Option<TypeRef<'static>> {
 /// The type in protobuf of what a value says it is.
 pub fn type_of(value: &Value) -> Option<TypeRef<'static>> {
     let (api_version, kind) = (value.get("apiVersion")?.as_str()?, value.get("kind")?.as_str()?);
-    if api_version == META_VERSION { meta(kind) } else { Types::builtin().api_version_kind(api_version, kind) }
+    if META.contains(&api_version) { meta(kind) } else { Types::builtin().api_version_kind(api_version, kind) }
 }
 
 fn meta(kind: &str) -> Option<TypeRef<'static>> {
@@ -70,15 +69,15 @@ impl Writer {
     /// None for forms that are made of values: YAML and tables.
     pub fn new(row: &Arc<Row>, form: Form) -> Result<Option<Writer>, Failure> {
         let partial = match form.shape {
-            Shape::Object => false,
-            Shape::PartialObjectMetadata | Shape::PartialObjectMetadataList => true,
+            Shape::Object => None,
+            Shape::PartialObjectMetadata | Shape::PartialObjectMetadataList => Some(form.meta),
             Shape::Table => return Ok(None),
         };
         let protobuf = match form.media {
             Media::Json => None,
             Media::Yaml => return Ok(None),
             Media::Protobuf => {
-                let ty = if partial { meta(PARTIAL) } else { of_row(row) };
+                let ty = if partial.is_some() { meta(PARTIAL) } else { of_row(row) };
                 let ty = ty.ok_or_else(|| failures::not_acceptable("application/json, application/yaml"))?;
                 Some(Protobuf { ty, encoder: Encoder::default(), json: Vec::new(), message: Vec::new() })
             }
@@ -93,20 +92,22 @@ impl Writer {
     /// One object as a body.
     pub fn body(&mut self, stored: &Stored) -> Result<Bytes, Failure> {
         if self.protobuf.is_none() {
-            return Ok(if self.partial { partial_json(stored) } else { stored.served() });
+            return Ok(self.partial.map_or_else(|| stored.served(), |version| partial_json(version, stored)));
         }
         let (row, partial) = (self.row.clone(), self.partial);
         let message = self.message(stored)?;
         let mut out = Vec::with_capacity(message.len() + 64);
-        let api_version = if partial { META_VERSION.to_owned() } else { row.api_version() };
-        envelope(&api_version, if partial { PARTIAL } else { &row.kind }, message, &mut out);
+        match partial {
+            Some(version) => envelope(version, PARTIAL, message, &mut out),
+            None => envelope(&row.api_version(), &row.kind, message, &mut out),
+        }
         Ok(out.into())
     }
 
     /// Everything of a list that stands before its items, which take `items_bytes` in protobuf.
     pub fn list_head(&mut self, listed: &Listed, items_bytes: usize) -> Result<Vec<u8>, Failure> {
-        let api_version = if self.partial { META_VERSION.to_owned() } else { self.row.api_version() };
-        let kind = if self.partial { PARTIAL_LIST } else { self.row.list_kind.as_ref() };
+        let api_version = self.partial.map_or_else(|| self.row.api_version(), str::to_owned);
+        let kind = if self.partial.is_some() { PARTIAL_LIST } else { self.row.list_kind.as_ref() };
         let Some(protobuf) = &mut self.protobuf else { return Ok(listed.head(&api_version, kind).into_bytes()) };
         let ty = meta("ListMeta").ok_or_else(|| Failure::internal("ListMeta has no type"))?;
         let (mut message, mut metadata, mut head) = (Vec::new(), Vec::new(), Vec::new());
@@ -123,7 +124,7 @@ impl Writer {
         if self.protobuf.is_none() {
             return Ok(0);
         }
-        let known = if self.partial { None } else { stored.protobuf_bytes() };
+        let known = if self.partial.is_some() { None } else { stored.protobuf_bytes() };
         let message_bytes = match known {
             Some(known) => known,
             None => self.message(stored)?.len(),
@@ -143,7 +144,10 @@ impl Writer {
         if !first {
             out.push(b',');
         }
-        if self.partial { write_partial(stored, out) } else { write_item(&self.row, stored, out) }
+        match self.partial {
+            Some(version) => write_partial(version, stored, out),
+            None => write_item(&self.row, stored, out),
+        }
     }
 
     /// What stands behind a list's items.
@@ -153,11 +157,11 @@ impl Writer {
 
     /// A watch's event.
     pub fn frame(&mut self, item: Item) -> Bytes {
-        if self.protobuf.is_none() && !self.partial {
+        if self.protobuf.is_none() && self.partial.is_none() {
             return item.into_frame();
         }
         let framed = match &item {
-            Item::Shared(kind, change) if !self.partial => {
+            Item::Shared(kind, change) if self.partial.is_none() => {
                 return change.protobuf_frame(*kind, || self.event(*kind, &change.object).unwrap_or_default());
             }
             Item::Shared(kind, change) => self.event(*kind, &change.object),
@@ -173,7 +177,10 @@ impl Writer {
 
     fn event(&mut self, kind: EventKind, stored: &Stored) -> Result<Bytes, Failure> {
         if self.protobuf.is_none() {
-            return Ok(if self.partial { line(name(kind), &partial_json(stored)) } else { frame(name(kind), stored) });
+            return Ok(match self.partial {
+                Some(version) => line(name(kind), &partial_json(version, stored)),
+                None => frame(name(kind), stored),
+            });
         }
         Ok(delimited(name(kind), &self.body(stored)?))
     }
@@ -181,8 +188,8 @@ impl Writer {
     fn bookmark(&mut self, object: &[u8]) -> Result<Bytes, Failure> {
         let kind = name(EventKind::Bookmark);
         let mut object: Value = serde_json::from_slice(object).map_err(Failure::internal)?;
-        if self.partial {
-            api::meta::set_type(&mut object, META_VERSION, PARTIAL);
+        if let Some(version) = self.partial {
+            api::meta::set_type(&mut object, version, PARTIAL);
         }
         match self.media() {
             Media::Protobuf => Ok(delimited(kind, &protobuf_body(&object)?)),
@@ -203,13 +210,12 @@ impl Writer {
         let Some(Protobuf { ty, encoder, json, message }) = &mut self.protobuf else { return Ok(&[]) };
         json.clear();
         message.clear();
-        if self.partial {
-            write_partial(stored, json)
-        } else {
-            stored.write(json)
+        match self.partial {
+            Some(version) => write_partial(version, stored, json),
+            None => stored.write(json),
         }
         encoder.json(json, *ty, message).map_err(Failure::internal)?;
-        if !self.partial {
+        if self.partial.is_none() {
             stored.set_protobuf_bytes(message.len());
         }
         Ok(message)
@@ -221,14 +227,16 @@ pub fn write_item(row: &Row, stored: &Stored, out: &mut Vec<u8>) {
     if row.custom.is_some() { stored.write(out) } else { stored.write_item(out) }
 }
 
-fn partial_json(stored: &Stored) -> Bytes {
+fn partial_json(version: &str, stored: &Stored) -> Bytes {
     let mut out = Vec::with_capacity(1024);
-    write_partial(stored, &mut out);
+    write_partial(version, stored, &mut out);
     out.into()
 }
 
-fn write_partial(stored: &Stored, out: &mut Vec<u8>) {
-    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#);
+fn write_partial(version: &str, stored: &Stored, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"kind":"PartialObjectMetadata","apiVersion":""#);
+    out.extend_from_slice(version.as_bytes());
+    out.extend_from_slice(br#"","metadata":"#);
     stored.write_metadata(out);
     out.push(b'}');
 }

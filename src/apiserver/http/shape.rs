@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::negotiate::Shape;
+use super::negotiate::{Form, Shape};
 use crate::cache::Stored;
 use crate::verbs::watch::{Item, line, name};
 use crate::verbs::{Answered, Listed};
@@ -32,13 +32,9 @@ impl Include {
 }
 
 /// An answer in another shape than its own.
-pub fn of_answer(
-    row: &Row,
-    answer: &Answered,
-    shape: Shape,
-    include: Include,
-    now: Timestamp,
-) -> Result<Value, Failure> {
+pub fn of_answer(row: &Row, answer: &Answered, form: Form, include: Include, now: Timestamp) -> Result<Value, Failure> {
+    let (shape, version) = (form.shape, form.meta);
+    let table = |objects: &[Value], metadata: Value| table(version, row, objects, metadata, include, now, true);
     match (answer, shape) {
         (Answered::Stored(stored), Shape::Object) => decode(stored),
         (Answered::Value(value), Shape::Object) => Ok(value.clone()),
@@ -50,25 +46,25 @@ pub fn of_answer(
         (Answered::Stored(stored), Shape::Table) => {
             let object = decode(stored)?;
             let metadata = json!({"resourceVersion": object.part("metadata").text("resourceVersion")});
-            Ok(table(row, &[object], metadata, include, now, true))
+            Ok(table(&[object], metadata))
         }
         (Answered::List(listed), Shape::Table) => {
             let objects = listed.objects.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
-            Ok(table(row, &objects, listed.metadata(), include, now, true))
+            Ok(table(&objects, listed.metadata()))
         }
         (Answered::Stored(stored), Shape::PartialObjectMetadata | Shape::PartialObjectMetadataList) => {
             check_single(shape)?;
-            Ok(partial(&decode(stored)?))
+            Ok(partial(version, &decode(stored)?))
         }
         (Answered::List(listed), Shape::PartialObjectMetadataList | Shape::PartialObjectMetadata) => {
             check_list(shape)?;
-            partial_list(listed)
+            partial_list(version, listed)
         }
         (Answered::Value(value), Shape::Table) if value.text("kind") == row.list_kind => {
-            Ok(table(row, value.list("items"), value.part("metadata").clone(), include, now, true))
+            Ok(table(value.list("items"), value.part("metadata").clone()))
         }
         (Answered::Value(value), Shape::Table) if value.text("kind") == row.kind => {
-            Ok(table(row, std::slice::from_ref(value), json!({}), include, now, true))
+            Ok(table(std::slice::from_ref(value), json!({})))
         }
         // A Status, or what another kind answers: as it is.
         (Answered::Value(value), _) => Ok(value.clone()),
@@ -94,22 +90,22 @@ pub fn check_list(shape: Shape) -> Result<(), Failure> {
 }
 
 /// A watch's event as a table. Only the first one of a watch names its columns.
-pub fn of_event(row: &Row, item: Item, include: Include, now: Timestamp, first: &mut bool) -> Bytes {
+pub fn of_event(row: &Row, item: Item, version: &str, include: Include, now: Timestamp, first: &mut bool) -> Bytes {
     let metadata = |object: &Value| json!({"resourceVersion": object.part("metadata").text("resourceVersion")});
     let (kind, stored) = match &item {
         Item::Shared(kind, change) => (*kind, change.object.clone()),
         Item::Own(kind, stored) => (*kind, stored.clone()),
         Item::Bookmark(object) => {
             let Ok(object) = serde_json::from_slice::<Value>(object) else { return item.into_frame() };
-            let mut table = table(row, &[], metadata(&object), include, now, std::mem::take(first));
-            table.set("rows", json!([{"cells": [], "object": partial(&object)}]));
+            let mut table = table(version, row, &[], metadata(&object), include, now, std::mem::take(first));
+            table.set("rows", json!([{"cells": [], "object": partial(version, &object)}]));
             return line(name(EventKind::Bookmark), table.to_string().as_bytes());
         }
         Item::Failed(_) => return item.into_frame(),
     };
     let Ok(object) = decode(&stored) else { return item.into_frame() };
     let metadata = metadata(&object);
-    let table = table(row, &[object], metadata, include, now, std::mem::take(first));
+    let table = table(version, row, &[object], metadata, include, now, std::mem::take(first));
     line(name(kind), table.to_string().as_bytes())
 }
 
@@ -128,19 +124,25 @@ fn list(api_version: &str, kind: &str, metadata: Value, items: Vec<Value>) -> Va
     json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items})
 }
 
-fn partial(object: &Value) -> Value {
-    json!({
-        "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object.part("metadata"),
-    })
+fn partial(version: &str, object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": object.part("metadata")})
 }
 
-fn partial_list(listed: &Listed) -> Result<Value, Failure> {
-    let items =
-        listed.objects.iter().map(|stored| Ok(partial(&decode(stored)?))).collect::<Result<Vec<_>, Failure>>()?;
-    Ok(list("meta.k8s.io/v1", "PartialObjectMetadataList", listed.metadata(), items))
+fn partial_list(version: &str, listed: &Listed) -> Result<Value, Failure> {
+    let item = |stored| Ok(partial(version, &decode(stored)?));
+    let items = listed.objects.iter().map(item).collect::<Result<Vec<_>, Failure>>()?;
+    Ok(list(version, "PartialObjectMetadataList", listed.metadata(), items))
 }
 
-fn table(row: &Row, objects: &[Value], metadata: Value, include: Include, now: Timestamp, with_columns: bool) -> Value {
+fn table(
+    version: &str,
+    row: &Row,
+    objects: &[Value],
+    metadata: Value,
+    include: Include,
+    now: Timestamp,
+    with_columns: bool,
+) -> Value {
     let columns: Vec<Value> =
         if with_columns { row.columns().iter().map(api::print::Column::to_value).collect() } else { Vec::new() };
     let rows: Vec<Value> = objects
@@ -149,14 +151,14 @@ fn table(row: &Row, objects: &[Value], metadata: Value, include: Include, now: T
             let mut entry = json!({"cells": row.cells(object, now)});
             match include {
                 Include::None => {}
-                Include::Metadata => entry.set("object", partial(object)),
+                Include::Metadata => entry.set("object", partial(version, object)),
                 Include::Object => entry.set("object", object.clone()),
             }
             entry
         })
         .collect();
     json!({
-        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+        "kind": "Table", "apiVersion": version, "metadata": metadata,
         "columnDefinitions": columns, "rows": rows,
     })
 }

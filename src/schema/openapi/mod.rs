@@ -1,15 +1,18 @@
 //! OpenAPI documents, made from the table of types and a list of what is served.
 //!
 //! [`v3`] makes the document of one group-version (`/openapi/v3/apis/apps/v1`), [`v2`] the one of all
-//! (`/openapi/v2`). Types come from the table, descriptions from the caller.
+//! (`/openapi/v2`), which [`v2_binary`] writes in protobuf. Types come from the table, descriptions from the caller.
 //!
-//! Limitations: responses of delete are `Status` throughout; a pod's log has no parameters, connect subresources (exec, proxy, ...) and
-//! the deprecated watch paths are not listed; operations have no descriptions.
+//! Limitations: responses of delete are `Status` throughout; the deprecated watch paths are not listed; operations have no
+//! descriptions.
 
+mod binary;
+mod connect;
 mod document;
 mod paths;
 mod schemas;
 
+pub use binary::v2_binary;
 pub use document::{v2, v3};
 pub use paths::{Endpoint, Verb};
 pub use schemas::{CustomKind, Describe};

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Dialect;
 use super::schemas::{Schemas, capitalized, object, put};
+use super::{Dialect, connect};
 
 /// What can be done with a resource. `Watch` adds parameters to `List`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +102,11 @@ pub(super) fn discovery(group: &str, version: &str, schemas: &mut Schemas<'_>) -
 
 /// Writes all paths of an endpoint.
 pub(super) fn endpoint(e: &Endpoint<'_>, schemas: &mut Schemas<'_>, paths: &mut Map<String, Value>) {
+    if let Some(subresource) = e.subresource
+        && let Some(query) = connect::parameters(subresource)
+    {
+        return connect::connect(e, subresource, query, schemas.dialect, paths);
+    }
     let base = base_path(e.group, e.version);
     let scope = if e.namespaced { "/namespaces/{namespace}" } else { "" };
     let collection = format!("{base}{scope}/{}", e.resource);
@@ -322,7 +327,11 @@ fn put_path(
             }
         }
         if schemas.dialect == Dialect::V2 {
-            put(&mut operation.body, "produces", json!(e.media()));
+            let streams = operation.parameters.contains(&"watch") && !e.custom;
+            let streams = if streams { &STREAM_TYPES[..] } else { &[] };
+            let produces: Vec<&str> = e.media().iter().chain(streams).copied().collect();
+            put(&mut operation.body, "produces", json!(produces));
+            operation.body.entry("consumes").or_insert_with(|| json!(["*/*"]));
             put(&mut operation.body, "schemes", json!(["https"]));
         }
         put(&mut item, operation.method, Value::Object(operation.body));
@@ -330,14 +339,24 @@ fn put_path(
     paths.insert(path, Value::Object(item));
 }
 
-fn parameter(name: &str, in_path: bool, dialect: Dialect) -> Value {
+pub(super) fn parameter(name: &str, in_path: bool, dialect: Dialect) -> Value {
     let ty = match name {
-        "limit" | "timeoutSeconds" | "gracePeriodSeconds" => "integer",
+        "gracePeriodSeconds" | "limit" | "limitBytes" | "ports" | "sinceSeconds" | "tailLines" | "timeoutSeconds" => {
+            "integer"
+        }
         "allowWatchBookmarks"
+        | "follow"
         | "force"
         | "ignoreStoreReadErrorWithClusterBreakingPotential"
+        | "insecureSkipTLSVerifyBackend"
         | "orphanDependents"
+        | "previous"
         | "sendInitialEvents"
+        | "stderr"
+        | "stdin"
+        | "stdout"
+        | "timestamps"
+        | "tty"
         | "watch" => "boolean",
         _ => "string",
     };
@@ -356,7 +375,7 @@ fn parameter(name: &str, in_path: bool, dialect: Dialect) -> Value {
 }
 
 /// `AppsV1`, `CoreV1`, `RbacAuthorizationV1`
-fn title(group: &str, version: &str) -> String {
+pub(super) fn title(group: &str, version: &str) -> String {
     format!("{}{}", group_title(group), capitalized(version))
 }
 
@@ -366,7 +385,7 @@ fn group_title(group: &str) -> String {
 }
 
 /// `apps_v1`, `core_v1`, `rbacAuthorization_v1`
-fn tag(group: &str, version: &str) -> String {
+pub(super) fn tag(group: &str, version: &str) -> String {
     let title = group_title(group);
     let mut chars = title.chars();
     let first = chars.next().map(|c| c.to_ascii_lowercase()).unwrap_or_default();

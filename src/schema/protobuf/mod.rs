@@ -10,7 +10,7 @@
 mod decode;
 mod encode;
 mod scalar;
-mod wire;
+pub(crate) mod wire;
 
 pub use decode::{DecodeError, decode, decode_message, opened};
 pub use encode::Encoder;
