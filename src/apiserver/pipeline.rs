@@ -477,6 +477,9 @@ async fn long_running(
     let mut writer = Writer::new(&row, form)?;
     let watch = watch::open(server, row.clone(), call).await?;
     let deprecation = row.deprecation.as_deref().map(str::to_owned);
+    if deprecation.is_some() {
+        server.metrics().asked_for_deprecated(&row, None);
+    }
     let include = asked.include;
     let server = server.clone();
     let mut first = true;

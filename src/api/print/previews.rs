@@ -40,8 +40,8 @@ pub(crate) const POD_CERTIFICATES: &[Column] = &[
 
 pub(crate) fn pod_certificate(object: &Value, _now: Timestamp) -> Vec<Value> {
     let spec = object.part("spec");
-    let decided = object.part("status").list("conditions").iter().map(|one| one.text("type"));
-    let state = decided.filter(|kind| matches!(*kind, "Issued" | "Denied" | "Failed")).next_back();
+    let mut decided = object.part("status").list("conditions").iter().map(|one| one.text("type"));
+    let state = decided.rfind(|kind| matches!(*kind, "Issued" | "Denied" | "Failed"));
     let mut cells = vec![name(object)];
     cells.extend(["podName", "serviceAccountName", "nodeName", "signerName"].map(|name| spec.text(name).into()));
     cells.push(state.unwrap_or("Pending").into());
@@ -98,8 +98,8 @@ pub(crate) fn migration(object: &Value, _now: Timestamp) -> Vec<Value> {
         group => format!("{}.{group}", wanted.text("resource")),
     };
     let conditions = object.part("status").list("conditions").iter();
-    let holding = conditions.filter(|one| one.text("status") == "True").map(|one| one.text("type"));
-    let state = holding.filter(|kind| matches!(*kind, "Running" | "Succeeded" | "Failed")).next_back();
+    let mut holding = conditions.filter(|one| one.text("status") == "True").map(|one| one.text("type"));
+    let state = holding.rfind(|kind| matches!(*kind, "Running" | "Succeeded" | "Failed"));
     vec![name(object), resource.into(), state.unwrap_or("Unknown").into()]
 }
 

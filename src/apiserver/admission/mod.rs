@@ -19,6 +19,7 @@ mod event_rate_limit;
 mod extended_resource_toleration;
 mod hard_anti_affinity;
 mod image_policy;
+mod figures;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod namespaces;
@@ -57,6 +58,7 @@ use crate::failures;
 use crate::metrics::Text;
 use crate::server::ApiServer;
 use crate::webhook::Caller;
+use figures::{Part, Step};
 
 /// One admission plugin.
 pub trait Plugin: Send + Sync {
@@ -138,8 +140,8 @@ pub struct Admission {
     cache: Arc<Cache>,
     /// NamespaceAutoProvision.
     provides_namespaces: bool,
-    plugins: Vec<Box<dyn Plugin>>,
-    stages: Vec<Box<dyn Stage>>,
+    plugins: Vec<Part<Box<dyn Plugin>>>,
+    stages: Vec<Part<Box<dyn Stage>>>,
     webhook_figures: Arc<webhooks::Figures>,
 }
 
@@ -147,13 +149,13 @@ impl Admission {
     /// The plugins that are switched on, in upstream's order. Reads the files that the options name.
     pub fn new(cache: Arc<Cache>, options: &AdmissionOptions, caller: &Arc<Caller>) -> Result<Admission, Error> {
         let cached: &Cache = &cache;
-        let mut plugins: Vec<Box<dyn Plugin>> = Vec::new();
+        let mut plugins = Vec::new();
         for name in PLUGINS.into_iter().filter(|name| options.is_on(name)) {
-            plugins.extend(plugin(name, cached, options, caller)?);
+            plugins.extend(plugin(name, cached, options, caller)?.map(|plugin| Part::new(name, plugin)));
         }
         let webhook_figures = Arc::new(webhooks::Figures::default());
         let figures = || webhook_figures.clone();
-        let all: Vec<(&str, Box<dyn Stage>)> = vec![
+        let all: Vec<(&'static str, Box<dyn Stage>)> = vec![
             ("MutatingAdmissionPolicy", Box::new(policy::MutatingAdmissionPolicy::new(cached))),
             ("MutatingAdmissionWebhook", Box::new(webhooks::MutatingAdmissionWebhook::new(cached, figures()))),
             ("ValidatingAdmissionPolicy", Box::new(policy::ValidatingAdmissionPolicy::new(cached))),
@@ -161,7 +163,8 @@ impl Admission {
             ("ResourceQuota", Box::new(resource_quota::ResourceQuota::new(cached))),
             ("AlwaysDeny", Box::new(always_deny::AlwaysDeny)),
         ];
-        let stages = all.into_iter().filter(|(name, _)| options.is_on(name)).map(|(_, stage)| stage).collect();
+        let stages = all.into_iter().filter(|(name, _)| options.is_on(name));
+        let stages = stages.map(|(name, stage)| Part::new(name, stage)).collect();
         let provides_namespaces = options.is_on("NamespaceAutoProvision");
         Ok(Admission { cache, provides_namespaces, plugins, stages, webhook_figures })
     }
@@ -169,12 +172,13 @@ impl Admission {
     /// Somebody configured something beyond the plugins. It has no say in what a starting server writes: whoever serves
     /// a webhook may need this server first, and an administrator could not take it away.
     pub fn is_configured(&self, server: &ApiServer) -> bool {
-        server.started() && self.stages.iter().any(|stage| stage.is_active())
+        server.started() && self.stages.iter().any(|stage| stage.of.is_active())
     }
 
     /// For `/metrics`.
     pub fn write_figures(&self, out: &mut Text) {
-        self.plugins.iter().for_each(|plugin| plugin.write_figures(out));
+        figures::write(&self.plugins, &self.stages, out);
+        self.plugins.iter().for_each(|plugin| plugin.of.write_figures(out));
         self.webhook_figures.write(out);
     }
 
@@ -209,9 +213,7 @@ impl Admission {
         if !self.is_configured(server) {
             return Ok(());
         }
-        for stage in &self.stages {
-            stage.mutate(server, attributes, object.as_deref_mut(), old).await?;
-        }
+        self.mutate_by_stages(server, attributes, object.as_deref_mut(), old).await?;
         if !attributes.reinvocation.wanted {
             return Ok(());
         }
@@ -219,8 +221,23 @@ impl Admission {
         if let Some(object) = object.as_deref_mut() {
             self.mutate_here(server, attributes, object, old).await?;
         }
+        self.mutate_by_stages(server, attributes, object, old).await
+    }
+
+    async fn mutate_by_stages(
+        &self,
+        server: &ApiServer,
+        attributes: &mut Attributes<'_>,
+        mut object: Option<&mut Value>,
+        old: Option<&Value>,
+    ) -> Result<(), Failure> {
         for stage in &self.stages {
-            stage.mutate(server, attributes, object.as_deref_mut(), old).await?;
+            let began = Instant::now();
+            let done = stage.of.mutate(server, attributes, object.as_deref_mut(), old).await;
+            if stage.of.is_active() {
+                stage.took(Step::Admit, attributes.operation, done.is_ok(), began.elapsed());
+            }
+            done?;
         }
         Ok(())
     }
@@ -254,8 +271,13 @@ impl Admission {
         if attributes.operation == Operation::Connect {
             return Ok(());
         }
+        let mut began = Instant::now();
         for plugin in &self.plugins {
-            plugin.mutate(&self.cache, attributes, object, old)?;
+            let done = plugin.of.mutate(&self.cache, attributes, object, old);
+            let ended = Instant::now();
+            plugin.took(Step::Admit, attributes.operation, done.is_ok(), ended - began);
+            began = ended;
+            done?;
         }
         Ok(())
     }
@@ -283,18 +305,26 @@ impl Admission {
         old: Option<&Value>,
     ) -> Result<(), Failure> {
         if attributes.operation != Operation::Connect {
+            let mut began = Instant::now();
             for plugin in &self.plugins {
-                plugin.validate(&self.cache, attributes, object, old)?;
-                if plugin.asks(attributes) {
-                    plugin.ask(server, attributes, object, old).await?;
+                let mut done = plugin.of.validate(&self.cache, attributes, object, old);
+                if done.is_ok() && plugin.of.asks(attributes) {
+                    done = plugin.of.ask(server, attributes, object, old).await;
                 }
+                let ended = Instant::now();
+                plugin.took(Step::Validate, attributes.operation, done.is_ok(), ended - began);
+                began = ended;
+                done?;
             }
         }
         if !self.is_configured(server) {
             return Ok(());
         }
-        for stage in self.stages.iter().filter(|stage| stage.is_active()) {
-            stage.validate(server, attributes, object, old).await?;
+        for stage in self.stages.iter().filter(|stage| stage.of.is_active()) {
+            let began = Instant::now();
+            let done = stage.of.validate(server, attributes, object, old).await;
+            stage.took(Step::Validate, attributes.operation, done.is_ok(), began.elapsed());
+            done?;
         }
         Ok(())
     }

@@ -20,6 +20,19 @@ pub fn answer(server: &ApiServer, headers: &HeaderMap) -> Response<Body> {
         let [operation, rejected, step] = &set.values;
         out.histogram(name, &[("operation", operation), ("rejected", rejected), ("type", step)], &set.figures);
     }
+    let name = "apiserver_requested_deprecated_apis";
+    out.family(name, Kind::Gauge, "[STABLE] What was asked for although it is deprecated, and which release ends it.");
+    for set in metrics.deprecated.all() {
+        let [group, version, resource, subresource, removed] = &set.values;
+        let labels = [
+            ("group", group.as_ref()),
+            ("removed_release", removed),
+            ("resource", resource),
+            ("subresource", subresource),
+            ("version", version),
+        ];
+        out.sample(name, &labels, set.figures.get());
+    }
     server.flow().write_figures(&mut out);
     if let Some(audit) = server.audit() {
         audit.write_figures(&mut out);

@@ -166,3 +166,60 @@ async fn documents_answer() {
     let (_, metrics) = fetch(&t, "/metrics", "*/*").await;
     assert!(String::from_utf8(metrics).unwrap().contains("apiserver_storage_objects{resource=\"namespaces\"} 4"));
 }
+
+/// What client-go asks for when it wants to know all types.
+#[tokio::test]
+async fn the_whole_document_comes_in_both_forms() {
+    let t = Fixture::start().await;
+    let mut http = t.http().await;
+    let json = http.get("/openapi/v2", "application/json").await;
+    let document = json.json();
+    let exec = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"]["get"];
+    assert_eq!(exec["x-kubernetes-group-version-kind"]["kind"], "PodExecOptions");
+    let binary = http.get("/openapi/v2", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf").await;
+    assert_eq!(binary.content_type(), "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    assert_eq!(binary.headers["etag"], json.headers["etag"]);
+    assert_eq!(binary.body, schema::openapi::v2_binary(&document));
+    assert_eq!(http.get("/openapi/v2", "text/html").await.code, 406);
+}
+
+#[tokio::test]
+async fn people_read_lines() {
+    let t = Fixture::start().await;
+    let mut http = t.http().await;
+    for path in ["/api/v1/namespaces", "/apis", "/api/v1/namespaces/none"] {
+        let compact = http.get(path, "application/json").await;
+        let headers = [("user-agent", "curl/8.0"), ("accept-encoding", "gzip")];
+        let read = http.send("GET", path, &headers, bytes::Bytes::new()).await;
+        assert_eq!(read.json(), compact.json(), "{path}");
+        assert!(read.body.starts_with(b"{\n  \""), "{path}");
+        let asked = http.get(&format!("{path}?pretty=true"), "application/json").await;
+        assert_eq!(asked.body, read.body, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_beta_of_metadata_is_answered_in_the_beta() {
+    let t = Fixture::start().await;
+    let mut http = t.http().await;
+    for kind in ["PartialObjectMetadata", "Table"] {
+        let accept = format!("application/json;as={kind};v=v1beta1;g=meta.k8s.io");
+        let answer = http.get("/api/v1/namespaces/default", &accept).await.json();
+        assert_eq!((&answer["kind"], &answer["apiVersion"]), (&kind.into(), &"meta.k8s.io/v1beta1".into()));
+    }
+    let accept = "application/json;as=PartialObjectMetadataList;v=v1beta1;g=meta.k8s.io";
+    let answer = http.get("/api/v1/namespaces", accept).await.json();
+    assert_eq!(answer["apiVersion"], "meta.k8s.io/v1beta1");
+    assert_eq!(answer["items"][0]["apiVersion"], "meta.k8s.io/v1beta1");
+}
+
+#[tokio::test]
+async fn what_is_deprecated_is_counted() {
+    let t = Fixture::with_flags(&["--runtime-config=networking.k8s.io/v1beta1=true"]).await;
+    let mut http = t.http().await;
+    assert_eq!(http.get("/apis/networking.k8s.io/v1beta1/ipaddresses", "application/json").await.code, 200);
+    let metrics = http.get("/metrics", "*/*").await;
+    let text = String::from_utf8_lossy(&metrics.body);
+    let labels = "group=\"networking.k8s.io\",removed_release=\"1.37\",resource=\"ipaddresses\",subresource=\"\",version=\"v1beta1\"";
+    assert!(text.contains(&format!("apiserver_requested_deprecated_apis{{{labels}}} 1\n")), "{text}");
+}

@@ -10,6 +10,8 @@ mod text;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use api::Row;
+
 use crate::admission::Operation;
 
 pub use labels::ByLabels;
@@ -76,7 +78,7 @@ pub static REQUEST_SECONDS: Buckets = Buckets {
 };
 
 /// Upstream's buckets of `apiserver_admission_step_admission_duration_seconds`.
-static ADMISSION_SECONDS: Buckets =
+pub static ADMISSION_SECONDS: Buckets =
     Buckets { bounds: &[5 * MS, 25 * MS, 100 * MS, 500 * MS, SECOND, 2500 * MS], per_unit: 1e9 };
 
 /// What is counted in more than one place.
@@ -90,6 +92,8 @@ pub struct Metrics {
     pub health: ByLabels<2, Gauge>,
     /// By operation, whether it was refused, and step.
     pub admission: ByLabels<3, Histogram>,
+    /// What is deprecated and was asked for, by group, version, resource, subresource and the release that ends it.
+    pub deprecated: ByLabels<5, Gauge>,
 }
 
 /// One operation of the store.
@@ -109,7 +113,23 @@ impl Metrics {
             health_results: ByLabels::new(Counter::default),
             health: ByLabels::new(Gauge::default),
             admission: ByLabels::new(|| Histogram::new(&ADMISSION_SECONDS)),
+            deprecated: ByLabels::new(Gauge::default),
         }
+    }
+
+    /// Somebody asks for something that is deprecated.
+    pub fn asked_for_deprecated(&self, row: &Row, subresource: Option<&str>) {
+        let text = row.deprecation.as_deref().unwrap_or_default();
+        let removed = text.split("unavailable in v").nth(1).and_then(|rest| rest.split('+').next()).unwrap_or_default();
+        let resource = &row.resource;
+        let labels = [
+            resource.group.as_ref(),
+            resource.version.as_ref(),
+            resource.plural.as_ref(),
+            subresource.unwrap_or_default(),
+            removed,
+        ];
+        self.deprecated.get(labels).figures.set(1);
     }
 
     /// A step of admission is done.

@@ -131,7 +131,10 @@ pub async fn execute(
 ) -> Result<Outcome, Failure> {
     notes.warn(row.custom.as_ref().and_then(|version| version.compiled()?.deprecation.clone()));
     let request = Request { server, user, row, call, now: server.now(), notes };
-    notes.warn(request.row.deprecation.as_deref().map(str::to_owned));
+    if let Some(text) = request.row.deprecation.as_deref() {
+        notes.warn(Some(text.to_owned()));
+        server.metrics().asked_for_deprecated(&request.row, request.call.subresource.as_deref());
+    }
     let subresource = request.call.subresource.clone();
     match (subresource.as_deref(), request.call.verb) {
         (None, _) if !request.row.stored => computed::answer(request).await,
