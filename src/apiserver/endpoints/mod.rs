@@ -36,6 +36,10 @@ pub async fn answer<B>(server: &ApiServer, request: &Request<B>) -> Result<Respo
         ["healthz" | "livez" | "readyz", ..] => Ok(health::answer(server, &parts, request.uri().query())),
         ["metrics", "slis"] => Ok(metrics::slis(server, headers)),
         ["metrics"] => Ok(metrics::answer(server, headers)),
+        ["debug", "api_priority_and_fairness", "dump_priority_levels"] => {
+            Ok(respond::text(200, server.flow().dump_levels()))
+        }
+        ["debug", "api_priority_and_fairness", "dump_queues"] => Ok(respond::text(200, server.flow().dump_queues())),
         ["openapi", ..] => openapi::answer(server, &parts, headers).await,
         [".well-known", "openid-configuration"] => {
             let keys = server.authenticator().tokens().keys();

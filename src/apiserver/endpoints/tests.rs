@@ -163,6 +163,12 @@ async fn documents_answer() {
     let apps = document(&t, url.split('?').next().unwrap()).await;
     let deployment = &apps["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"];
     assert!(deployment["description"].as_str().unwrap().contains("Deployment"));
+    for (table, columns) in [("dump_priority_levels", 10), ("dump_queues", 9)] {
+        let (code, text) = fetch(&t, &format!("/debug/api_priority_and_fairness/{table}"), "*/*").await;
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(code, 200);
+        assert!(text.lines().count() > 5 && text.lines().all(|line| line.split(',').count() == columns), "{text}");
+    }
     let (_, metrics) = fetch(&t, "/metrics", "*/*").await;
     assert!(String::from_utf8(metrics).unwrap().contains("apiserver_storage_objects{resource=\"namespaces\"} 4"));
 }

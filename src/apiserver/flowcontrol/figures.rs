@@ -87,8 +87,28 @@ impl SchemaFigures {
         }
     }
 
-    fn executing(&self) -> u64 {
+    pub fn executing(&self) -> u64 {
         self.dispatched.get().saturating_sub(self.executed.count())
+    }
+
+    pub fn dispatched(&self) -> u64 {
+        self.dispatched.get()
+    }
+
+    /// For want of a place to wait.
+    pub fn rejected(&self) -> u64 {
+        let [full, limit, _] = &self.refused;
+        full.get() + limit.get()
+    }
+
+    pub fn timed_out(&self) -> u64 {
+        let [_, _, time] = &self.refused;
+        time.get()
+    }
+
+    /// Those whose clients waited no longer.
+    pub fn cancelled(&self) -> u64 {
+        self.waited_in_vain.count().saturating_sub(self.timed_out())
     }
 }
 

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::debug::QueueDump;
 use super::queueset::{Charge, QueueSet, Queuing, Ticket};
 use super::retry::RetryAfter;
 
@@ -181,6 +182,11 @@ impl Level {
             state.queues.finished(now, self.limit(), charge);
             self.dispatch(&mut state, now);
         }
+    }
+
+    /// The queues as they are now; an exempt level has none.
+    pub fn dump(&self) -> Vec<QueueDump> {
+        self.state.lock().queues.dump()
     }
 
     /// Somebody waits: what is held on to keeps others out.

@@ -11,6 +11,7 @@
 mod allocate;
 mod compile;
 mod controller;
+mod debug;
 mod figures;
 mod level;
 mod objects;
@@ -144,6 +145,16 @@ impl FlowControl {
         permit
             .map(|permit| Place { permit, recording, lasting: Lasting::new(figures) })
             .map_err(|_| Failure::too_many_requests("too many requests, please try again later", RETRY_AFTER_SECONDS))
+    }
+
+    /// What the levels are doing now, as a table for people.
+    pub fn dump_levels(&self) -> String {
+        debug::levels(&self.compiled.load())
+    }
+
+    /// The same of their queues.
+    pub fn dump_queues(&self) -> String {
+        debug::queues(&self.compiled.load())
     }
 
     pub fn write_figures(&self, out: &mut Text) {

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use super::debug::QueueDump;
 use super::shuffle;
 
 /// What a request is taken to last before it is known (upstream: 3 ms).
@@ -106,6 +107,19 @@ impl<T> QueueSet<T> {
 
     pub fn waiting_seats(&self) -> u64 {
         self.waiting_seats
+    }
+
+    /// The queues as they are now.
+    pub fn dump(&self) -> Vec<QueueDump> {
+        let dump = |queue: &Queue<T>| QueueDump {
+            waiting: queue.waiting.len(),
+            executing: queue.executing,
+            executing_seats: queue.executing_seats,
+            next_start: queue.next_start,
+            waiting_seats: queue.waiting_seats,
+            work: queue.waiting.iter().map(Waiting::work).sum(),
+        };
+        self.queues.iter().map(dump).collect()
     }
 
     /// Puts a request into the emptiest queue of its flow's hand. `limit` is the level's number of seats now.
