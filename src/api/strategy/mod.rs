@@ -17,8 +17,8 @@ pub mod convert;
 pub mod devices;
 pub mod kinds;
 pub mod pod;
-pub mod retired;
 pub mod previews;
+pub mod retired;
 pub mod service;
 pub mod warnings;
 

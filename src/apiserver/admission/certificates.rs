@@ -103,7 +103,10 @@ impl Plugin for ClusterTrustBundleAttest {
             let signer = object.part("spec").text("signerName");
             // The garbage collector and a storage migration say nothing new.
             let unchanged = old.is_some_and(|old| is_about_ownership_only(object, old));
-            if signer.is_empty() || unchanged || signers::may(server.authorizer(), attributes.user, "attest", signer).await {
+            if signer.is_empty()
+                || unchanged
+                || signers::may(server.authorizer(), attributes.user, "attest", signer).await
+            {
                 return Ok(());
             }
             Err(attributes.refuse(format!("user not permitted to attest for signerName \"{signer}\"")))
