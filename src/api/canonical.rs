@@ -55,7 +55,8 @@ fn structure(fields: &mut Map<String, Value>, s: StructType<'_>) {
         Some(field) if value.is_null() => field.kept_when_zero() && field.pointer(),
         Some(field) => {
             canonical(value, field.ty());
-            field.pointer() || field.kept_when_zero() || !is_zero(value, field)
+            // That owners are given as none says that they are to be forgotten.
+            field.pointer() || field.kept_when_zero() || name == "managedFields" || !is_zero(value, field)
         }
         None => true,
     });

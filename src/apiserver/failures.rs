@@ -10,9 +10,10 @@ pub fn of_store(error: &store::Error) -> Failure {
     use store::Error;
     match error {
         Error::Compacted { .. } => Failure::expired("The resourceVersion for the provided list is too old."),
-        Error::FutureRevision { requested, revision } => {
-            Failure::new(Reason::Timeout, format!("Too large resource version: {requested}, current: {revision}"))
-        }
+        Error::FutureRevision { requested, revision } => Failure::new(
+            Reason::Timeout,
+            format!("Timeout: Too large resource version: {requested}, current: {revision}"),
+        ),
         Error::NoSpace(_) => retry(Failure::new(
             Reason::ServiceUnavailable,
             format!("{error}; nothing was written. Reads go on. Make room and writes are taken again by themselves"),
@@ -38,18 +39,23 @@ pub fn body_too_large(bytes_max: usize) -> Failure {
 
 /// The path names nothing that is served.
 pub fn no_such_path() -> Failure {
-    Failure::new(Reason::NotFound, "the server could not find the requested resource")
+    Failure::new(Reason::NotFound, "the server could not find the requested resource").about("", "", "")
 }
 
-/// The resource has no such verb.
-pub fn no_such_verb(group: &str, resource: &str) -> Failure {
+/// The path has no such verb.
+pub fn no_such_verb() -> Failure {
     Failure::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
-        .about(group, resource, "")
+        .about("", "", "")
 }
 
 /// Nothing that the client takes can be made.
 pub fn not_acceptable(offered: &str) -> Failure {
     Failure::new(Reason::NotAcceptable, format!("only the following media types are accepted: {offered}"))
+}
+
+/// No patch is of this type.
+pub fn no_such_patch() -> Failure {
+    Failure::new(Reason::UnsupportedMediaType, "415: Unsupported Media Type").about("", "", "")
 }
 
 /// The body is of a kind that is not read.

@@ -32,6 +32,7 @@ mod impersonation;
 mod metrics;
 mod node;
 mod notes;
+mod options;
 mod pipeline;
 mod reload;
 mod request;

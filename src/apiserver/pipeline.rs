@@ -32,6 +32,7 @@ use crate::impersonation;
 use crate::metrics::RequestSet;
 use crate::node;
 use crate::notes::Notes;
+use crate::options;
 use crate::request::{self, Target};
 use crate::server::{ApiServer, namespace_of, uid};
 use crate::verbs::typed::Strictness;
@@ -259,8 +260,8 @@ impl Asked {
         let (mut options, watch) = request::options(&parameters)?;
         let include = parameters.iter().find(|(key, _)| key == "includeObject").map(|(_, value)| value.as_ref());
         asked.include = Include::parse(include)?;
-        let verb = request::verb(request.method(), &target, watch)
-            .ok_or_else(|| failures::no_such_verb(&target.group, &target.plural))?;
+        // A method that nothing knows is refused when it is known whether there is anything at the path.
+        let verb = request::verb(request.method(), &target, watch).unwrap_or(Verb::Get);
         if options.field_manager.is_none() {
             options.field_manager = manager(request);
         }
@@ -394,6 +395,9 @@ async fn short(
         return endpoints::answer(server, &request).await;
     };
     let row = server.row(&call)?;
+    routed(&row, &call, request.method())?;
+    let parameters = request::query(request.uri().query().unwrap_or_default());
+    options::check(&call, &parameters)?;
     let form = negotiate::form(request.headers(), offer(&row, call.subresource.as_deref()))?;
     let (parts, incoming) = request.into_parts();
     let mut warnings = Vec::new();
@@ -455,6 +459,27 @@ async fn short(
     Ok(respond::compressed(response, &parts.headers))
 }
 
+/// Whether there is a route for the method: to a collection or an object of it, within a namespace or not.
+fn routed(row: &Row, call: &Call, method: &Method) -> Result<(), Failure> {
+    if !matches!(*method, Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE) {
+        return Err(failures::no_such_verb());
+    }
+    let one = call.name.is_some();
+    if row.namespaced && call.namespace.is_none() && one {
+        return Err(failures::no_such_path());
+    }
+    if call.subresource.is_some() {
+        return Ok(());
+    }
+    let allowed = match call.verb {
+        Verb::Create => !one && (call.namespace.is_some() || !row.namespaced),
+        Verb::DeleteCollection => call.namespace.is_some() || !row.namespaced,
+        Verb::Update | Verb::Patch => one,
+        _ => true,
+    };
+    if allowed { Ok(()) } else { Err(failures::no_such_verb()) }
+}
+
 /// Requests that last: watches, and streams to and from nodes.
 async fn long_running(
     server: &ApiServer,
@@ -472,6 +497,7 @@ async fn long_running(
     let mut allowed = call.clone();
     allowed.subresource = None;
     let row = server.row(&allowed)?;
+    options::check(&call, &request::query(request.uri().query().unwrap_or_default()))?;
     let form = negotiate::form(request.headers(), offer(&row, call.subresource.as_deref()))?;
     let content_type = form.media.stream_type()?;
     let mut writer = Writer::new(&row, form)?;
@@ -519,8 +545,6 @@ pub(crate) fn decode(
 ) -> Result<(Option<Value>, Vec<String>), Failure> {
     const OBJECTS: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
     const OBJECTS_WITHOUT_PROTOBUF: &str = "application/json, application/yaml";
-    const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
-                           application/strategic-merge-patch+json, application/apply-patch+yaml";
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
     let media_type = request::media_type(content_type);
     if bytes.is_empty() && matches!(call.verb, Verb::Delete | Verb::DeleteCollection) {
@@ -536,22 +560,38 @@ pub(crate) fn decode(
     }
     let yaml = match (call.verb, call.options.patch, media_type) {
         (Verb::Patch, Some(kind), _) => kind == PatchKind::Apply,
-        (Verb::Patch, None, _) => return Err(failures::unsupported_media_type(PATCHES)),
-        (_, _, "application/json" | "*/*" | "") => false,
+        (Verb::Patch, None, _) => return Err(failures::no_such_patch()),
+        (_, _, "application/json" | "") => false,
         (_, _, "application/yaml") => true,
         _ => return Err(failures::unsupported_media_type(OBJECTS)),
     };
     let begins_as_json = bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte == b'{');
     let broken = |error: &dyn std::fmt::Display| {
-        let what = if call.verb == Verb::Patch {
-            "error decoding patch"
-        } else {
-            "couldn't get version/kind; json parse error"
-        };
-        Failure::bad_request(format!("{what}: {error}"))
+        let error = error.to_string();
+        // Go tells no more of where a document ends.
+        let error = if error.starts_with("EOF while parsing") { "unexpected end of JSON input" } else { &error };
+        Failure::bad_request(match (call.verb, call.options.patch, yaml) {
+            (Verb::Patch, Some(PatchKind::Apply), _) => {
+                format!("error decoding YAML: error converting YAML to JSON: yaml: {error}")
+            }
+            (Verb::Patch, Some(PatchKind::Strategic), _) => error.to_owned(),
+            (Verb::Patch, ..) => format!("error decoding patch: {error}"),
+            (Verb::Delete | Verb::DeleteCollection, ..) => {
+                format!("couldn't get version/kind; json parse error: {error}")
+            }
+            (_, _, true) => unrecognized(row, &format!("yaml: {error}"), bytes),
+            _ => unrecognized(row, &format!("couldn't get version/kind; json parse error: {error}"), bytes),
+        })
     };
     let json = schema::validation::decode(bytes);
     match json {
+        Ok(decoded)
+            if matches!(call.verb, Verb::Create | Verb::Update)
+                && !yaml
+                && !matches!(decoded.value, Value::Object(_) | Value::Null) =>
+        {
+            Err(broken(&verbs::cannot_unmarshal(&decoded.value, TYPE_META)))
+        }
         Ok(decoded) if !yaml || begins_as_json => {
             let repeated = decoded.duplicates.iter().map(|path| schema::validation::duplicate_field(path));
             Ok((Some(decoded.value), repeated.collect()))
@@ -565,6 +605,25 @@ pub(crate) fn decode(
     }
 }
 
+/// How Go shows the type by which it finds out what an object is.
+const TYPE_META: &str = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+                         \"json:\\\"kind,omitempty\\\"\" }";
+
+/// A body in which no object can be found, with how it begins.
+fn unrecognized(row: &Row, why: &str, bytes: &[u8]) -> String {
+    const SHOWN_BYTES_MAX: usize = 30;
+    let shown = bytes.get(..SHOWN_BYTES_MAX).unwrap_or(bytes);
+    let mut summary = match bytes.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(shown).into_owned(),
+        Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if bytes.len() > SHOWN_BYTES_MAX {
+        summary.push_str(" ...");
+    }
+    format!("the object provided is unrecognized (must be of type {}): {why} ({summary})", row.kind)
+}
+
 /// A document, and what is said if it has a key twice.
 fn of_yaml(text: &str) -> Result<(Value, Option<String>), serde_saphyr::Error> {
     let error = match serde_saphyr::from_str::<Value>(text) {
@@ -573,7 +632,7 @@ fn of_yaml(text: &str) -> Result<(Value, Option<String>), serde_saphyr::Error> {
     };
     let serde_saphyr::Error::DuplicateMappingKey { key, location } = error.without_snippet() else { return Err(error) };
     let key = key.as_deref().unwrap_or_default();
-    let said = format!("yaml: unmarshal errors:\n  line {}: key {key:?} already set in map", location.line());
+    let said = format!("line {}: key {key:?} already set in map", location.line());
     let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins };
     Ok((serde_saphyr::from_str_with_options(text, options)?, Some(said)))
 }

@@ -47,7 +47,10 @@ impl Target {
         if in_namespace {
             target.namespace = Some(decode(second?)?);
             target.plural = decode(parts.next()?)?;
-            target.name = parts.next().filter(|part| !part.is_empty()).and_then(decode);
+            target.name = match parts.next().filter(|part| !part.is_empty()) {
+                Some(name) => Some(decode(name)?),
+                None => None,
+            };
         } else {
             target.plural = first;
             target.name = match second {
@@ -109,23 +112,18 @@ pub fn options(parameters: &[(Cow<'_, str>, Cow<'_, str>)]) -> Result<(Options, 
             "fieldSelector" => options.field_selector = text(),
             "resourceVersion" => options.resource_version = text(),
             "resourceVersionMatch" => options.resource_version_match = text(),
-            "limit" => options.limit = number::<u64>(key, value)?.filter(|limit| *limit > 0),
+            "limit" => options.limit = positive(value)?,
             "continue" => options.continue_token = text(),
-            "timeoutSeconds" => options.timeout_seconds = number(key, value)?,
+            "timeoutSeconds" => options.timeout_seconds = positive(value)?,
             "allowWatchBookmarks" => options.allow_watch_bookmarks = truth(value),
             "sendInitialEvents" => options.send_initial_events = Some(truth(value)),
             "watch" => watch = truth(value),
-            "dryRun" => {
-                if value != "All" {
-                    let message = format!("dryRun: Unsupported value: \"{value}\": supported values: \"All\"");
-                    return Err(Failure::bad_request(message));
-                }
-                options.dry_run = true;
-            }
+            // Other values are refused before anything is done.
+            "dryRun" => options.dry_run = true,
             "fieldManager" => options.field_manager = text(),
             "fieldValidation" => options.field_validation = text(),
             "force" => options.force = Some(truth(value)),
-            "gracePeriodSeconds" => options.grace_period_seconds = number(key, value)?,
+            "gracePeriodSeconds" => options.grace_period_seconds = number(value)?,
             "propagationPolicy" => options.propagation_policy = text(),
             "orphanDependents" => {
                 let policy = if truth(value) { "Orphan" } else { "Background" };
@@ -152,16 +150,22 @@ pub fn truth(value: &str) -> bool {
     value != "0" && !value.eq_ignore_ascii_case("false")
 }
 
-fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<Option<T>, Failure> {
+fn number(value: &str) -> Result<Option<i64>, Failure> {
     if value.is_empty() {
         return Ok(None);
     }
-    let message = || format!("strconv.ParseInt: parsing \"{value}\": invalid syntax in the parameter {key}");
+    let message = || format!("strconv.ParseInt: parsing \"{value}\": invalid syntax");
     value.parse().map(Some).map_err(|_| Failure::bad_request(message()))
 }
 
+/// A number that means something only above zero.
+fn positive(value: &str) -> Result<Option<u64>, Failure> {
+    Ok(number(value)?.and_then(|number| u64::try_from(number).ok()).filter(|&number| number > 0))
+}
+
+/// A part of a path. One that hides a slash is two, and leads nowhere.
 fn decode(part: &str) -> Option<String> {
-    unescape(part, false).map(Cow::into_owned)
+    unescape(part, false).map(Cow::into_owned).filter(|part| !part.contains('/'))
 }
 
 /// Undoes percent-encoding; `None` when it is broken or not UTF-8.
@@ -237,6 +241,9 @@ mod tests {
             ("/apis/apps/v1", "none"),
             ("/healthz", "none"),
             ("/api/v1/pods/%zz", "none"),
+            // What cannot be read is no name, and not no name: a collection is something else.
+            ("/api/v1/namespaces/shop/pods/%ff", "none"),
+            ("/api/v1/namespaces/shop/pods/a%2Fb", "none"),
         ] {
             assert_eq!(show(path), expected, "{path}");
         }

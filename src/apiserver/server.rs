@@ -294,10 +294,10 @@ impl ApiServer {
         if let Some(name) = &call.subresource {
             let subresource = row.subresource(name).ok_or_else(failures::no_such_path)?;
             if !subresource.verbs.contains(&call.verb) {
-                return Err(failures::no_such_verb(&resource.group, &resource.plural));
+                return Err(failures::no_such_verb());
             }
         } else if !row.has_verb(call.verb) {
-            return Err(failures::no_such_verb(&resource.group, &resource.plural));
+            return Err(failures::no_such_verb());
         }
         Ok(row)
     }

@@ -151,7 +151,7 @@ impl Cache {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Failure::new(Reason::ServiceUnavailable, "the server is stopping")),
             Err(_) => {
-                let message = format!("Too large resource version: {revision}, current: {}", self.revision());
+                let message = format!("Timeout: Too large resource version: {revision}, current: {}", self.revision());
                 let mut failure = Failure::new(Reason::Timeout, message);
                 failure.details_mut().retry_after_seconds = 1;
                 failure.details_mut().causes.push(api::Cause {

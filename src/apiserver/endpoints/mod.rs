@@ -20,7 +20,7 @@ use crate::server::ApiServer;
 
 pub async fn answer<B>(server: &ApiServer, request: &Request<B>) -> Result<Response<Body>, Failure> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(failures::no_such_verb("", ""));
+        return Err(failures::no_such_verb());
     }
     let path = request.uri().path();
     let headers = request.headers();

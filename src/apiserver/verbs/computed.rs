@@ -56,7 +56,7 @@ pub async fn answer(mut request: Request<'_>) -> Result<Outcome, Failure> {
             outcome.warnings = warnings;
             Ok(outcome)
         }
-        _ => Err(failures::no_such_verb(request.group(), &plural)),
+        _ => Err(failures::no_such_verb()),
     }
 }
 

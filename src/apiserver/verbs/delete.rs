@@ -265,6 +265,7 @@ fn options(request: &mut Request<'_>) -> Result<Options, Failure> {
         dry_run: query.dry_run,
         ..Options::default()
     };
+    let mut errors = Vec::new();
     if let Some(mut body) = request.call.body.take().filter(|body| !body.is_null()) {
         if !body.is_object() {
             return Err(Failure::bad_request("the body is not DeleteOptions"));
@@ -283,8 +284,12 @@ fn options(request: &mut Request<'_>) -> Result<Options, Failure> {
         options.uid = text("uid");
         options.resource_version = text("resourceVersion");
         let dry_run = body.list("dryRun");
+        if body.has("propagationPolicy") && body.has("orphanDependents") {
+            let text = "orphanDependents and deletionPropagation cannot be both set";
+            errors.push(api::FieldError::invalid("propagationPolicy", body.part("propagationPolicy"), text));
+        }
         if dry_run.iter().any(|one| one != "All") {
-            return Err(Failure::bad_request("dryRun: Unsupported value: supported values: \"All\""));
+            errors.push(api::FieldError::not_supported("dryRun", body.part("dryRun"), &["All"]));
         }
         options.dry_run |= !dry_run.is_empty();
         options.given = Some(body);
@@ -292,9 +297,8 @@ fn options(request: &mut Request<'_>) -> Result<Options, Failure> {
     if let Some(policy) = options.propagation.as_deref()
         && !matches!(policy, "Orphan" | "Background" | "Foreground")
     {
-        let supported = ["Background", "Foreground", "Orphan"];
-        let error = api::FieldError::not_supported("propagationPolicy", &policy.into(), &supported);
-        return Err(Failure::invalid("", "DeleteOptions", "", vec![error]));
+        let supported = ["Foreground", "Background", "Orphan", "nil"];
+        errors.push(api::FieldError::not_supported("propagationPolicy", &policy.into(), &supported));
     }
-    Ok(options)
+    if errors.is_empty() { Ok(options) } else { Err(Failure::invalid("meta.k8s.io", "DeleteOptions", "", errors)) }
 }

@@ -29,6 +29,7 @@ pub use read::path;
 #[cfg(fuzzing)]
 pub use read::{position as continues, revision};
 pub use select::Selection;
+pub use update::cannot_unmarshal;
 
 use crate::admission::{Attributes, Operation, Reinvocation};
 use crate::cache::{ResourceCache, Stored};
@@ -158,7 +159,7 @@ pub async fn execute(
         (Some("status" | "approval" | "ephemeralcontainers" | "resize" | "finalize"), Verb::Patch) => {
             update::patch(request).await
         }
-        _ => Err(failures::no_such_verb(&request.call.resource.group, &request.call.resource.plural)),
+        _ => Err(failures::no_such_verb()),
     }
 }
 
@@ -255,7 +256,11 @@ impl Request<'_> {
 pub fn key(row: &Row, namespace: Option<&str>, name: &str) -> Result<String, Failure> {
     let fits = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('/');
     if !fits(name) || (row.namespaced && !namespace.is_some_and(fits)) {
-        return Err(Failure::bad_request(format!("invalid name or namespace for {}", row.resource)));
+        let text = match name {
+            "." | ".." => format!("Name parameter invalid: {name:?}: may not be '{name}'"),
+            _ => format!("invalid name or namespace for {}", row.resource),
+        };
+        return Err(Failure::bad_request(text));
     }
     Ok(row.key(namespace, name))
 }

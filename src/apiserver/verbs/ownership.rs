@@ -73,6 +73,8 @@ pub fn apply(request: &Request<'_>, live: Option<&Value>, config: &Value) -> Res
             failure
         }
         ApplyError::Version { .. } | ApplyError::ManagedFieldsGiven => Failure::bad_request(error.to_string()),
-        ApplyError::Invalid { .. } | ApplyError::ManagedFields(_) => Failure::internal(error),
+        // Upstream does not know whose fault that is.
+        ApplyError::Invalid { .. } => Failure::new(Reason::Unknown, error.to_string()),
+        ApplyError::ManagedFields(_) => Failure::internal(error),
     })
 }

@@ -85,7 +85,7 @@ async fn current(request: &Request<'_>, selection: &Selection, asked: Option<u64
 
 /// Where a continue token goes on.
 pub fn position(token: &str) -> Result<Token, Failure> {
-    let invalid = || Failure::bad_request("continue key is not valid: its form is not known");
+    let invalid = || Failure::bad_request("invalid continue token: continue key is not valid: its form is not known");
     let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| invalid())?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
     if token.start.contains("..") { Err(invalid()) } else { Ok(token) }
@@ -208,7 +208,8 @@ pub fn revision(text: Option<&str>) -> Result<Option<u64>, Failure> {
         None | Some("") => Ok(None),
         Some(text) => text.parse().map(Some).map_err(|_| {
             Failure::bad_request(format!(
-                "invalid resource version: strconv.ParseUint: parsing \"{text}\": invalid syntax"
+                "invalid resource version: resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \
+                 \"{text}\": invalid syntax"
             ))
         }),
     }

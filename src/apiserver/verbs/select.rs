@@ -18,8 +18,7 @@ impl Selection {
     pub fn new(row: &Row, namespace: Option<&str>, options: &Options) -> Result<Selection, Failure> {
         let refused = |error: api::selector::SelectorError| Failure::bad_request(error.to_string());
         let labels = match &options.label_selector {
-            Some(text) => LabelSelector::parse(text)
-                .map_err(|error| Failure::bad_request(format!("unable to parse requirement: {error}")))?,
+            Some(text) => LabelSelector::parse(text).map_err(refused)?,
             None => LabelSelector::everything(),
         };
         let fields = match &options.field_selector {

@@ -92,22 +92,35 @@ fn texts(unknown: &[String]) -> impl Iterator<Item = String> {
 /// Completes `kind` and `apiVersion` and refuses others than the expected.
 fn complete_type(object: &mut Value, [group, version, kind]: [&str; 3]) -> Result<(), Failure> {
     let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    if object.is_null() {
+        *object = serde_json::json!({});
+    }
     if !object.is_object() {
         return Err(cannot(kind, version, "the body is not an object"));
     }
     let (found_version, found_kind) = (object.text("apiVersion"), object.text("kind"));
-    if !found_version.is_empty() && found_version != api_version {
-        return Err(Failure::bad_request(format!(
-            "the API version in the data ({found_version}) does not match the expected API version ({api_version})"
-        )));
-    }
-    if !found_kind.is_empty() && found_kind != kind {
-        return Err(Failure::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): a {found_kind} was sent"
-        )));
+    let found_version = if found_version.is_empty() { api_version.as_str() } else { found_version };
+    let found_kind = if found_kind.is_empty() { kind } else { found_kind };
+    if found_version != api_version || found_kind != kind {
+        return Err(another(found_version, found_kind, [group, kind]));
     }
     api::meta::set_type(object, &api_version, kind);
     Ok(())
+}
+
+/// An object of another kind or version, as upstream fails to make the expected one of it.
+fn another(found_version: &str, found_kind: &str, [group, kind]: [&str; 2]) -> Failure {
+    let (_, version) = found_version.rsplit_once('/').unwrap_or(("", found_version));
+    let why = if Row::find_kind(found_version, found_kind).is_some() {
+        let internal = if group.is_empty() { "core" } else { group.split('.').next().unwrap_or(group) };
+        format!("converting ({version}.{found_kind}) to ({internal}.{kind}): unknown conversion")
+    } else {
+        format!(
+            "no kind {found_kind:?} is registered for version {found_version:?} in scheme \
+             \"pkg/api/legacyscheme/scheme.go:30\""
+        )
+    };
+    Failure::bad_request(format!("{found_kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
 }
 
 /// What is said about fields that are there twice or not known.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use api::{Failure, FieldError, Fields, PatchKind, Reason};
-use schema::patch::JsonPatchError;
+use schema::patch::{JsonPatchError, StrategicError};
 use serde_json::Value;
 
 use super::typed::{self, Strictness};
@@ -114,7 +114,12 @@ async fn edit(request: Request<'_>, mut change: Change<'_>, attempts: usize) -> 
             }
             Change::Patch(kind, body) => {
                 let mut object = patched(&request, &old, *kind, body)?;
-                warnings.extend(typed::check_row(&mut object, &request.row, &[], strictness)?);
+                let shown = (*kind != PatchKind::Apply).then(|| object.clone());
+                let checked = typed::check_row(&mut object, &request.row, &[], strictness);
+                warnings.extend(checked.map_err(|failure| match shown {
+                    Some(object) => not_an_object(&request, &object, &failure),
+                    None => failure,
+                })?);
                 place(&request, &name, &mut object)?;
                 request.row.default(&mut object);
                 if *kind != PatchKind::Apply {
@@ -313,28 +318,42 @@ async fn create_instead(
 }
 
 fn patched(request: &Request<'_>, old: &Value, kind: PatchKind, body: &Value) -> Result<Value, Failure> {
-    let (group, row) = (request.group(), &request.row);
-    let name = request.call.name.as_deref().unwrap_or_default();
+    let row = &request.row;
     let mut object = old.clone();
     match kind {
         PatchKind::Json => {
+            let of_op = |value: &Value| value.is_object() || value.is_null();
+            let malformed = match body {
+                Value::Null => None,
+                Value::Array(items) => {
+                    items.iter().find(|item| !of_op(item)).map(|item| (item, "handlers.jsonPatchOp"))
+                }
+                other => Some((other, "[]handlers.jsonPatchOp")),
+            };
+            if let Some((value, ty)) = malformed {
+                return Err(Failure::bad_request(format!("error decoding patch: {}", cannot_unmarshal(value, ty))));
+            }
+            let rejected = |error: JsonPatchError| {
+                tracing::debug!(%error, "a JSON patch does not apply");
+                Failure::new(Reason::Invalid, "the server rejected our request due to an error in our request")
+                    .about("", "", "")
+            };
             let bytes = serde_json::to_vec(body).map_err(Failure::internal)?;
             let patch = schema::patch::JsonPatch::parse(&bytes).map_err(|error| match error {
                 JsonPatchError::TooMany(_) => {
                     Failure::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {error}"))
                 }
-                error => Failure::bad_request(error.to_string()),
+                JsonPatchError::Malformed(_) => Failure::bad_request(error.to_string()),
+                error => rejected(error),
             })?;
-            patch.apply(&mut object).map_err(|error| {
-                let error = FieldError::invalid("patch", body, &error.to_string());
-                let mut failure = Failure::invalid(group, &row.kind, name, vec![error]);
-                failure.message = "the server rejected our request due to an error in our request".to_owned();
-                failure
-            })?;
+            patch.apply(&mut object).map_err(rejected)?;
         }
         PatchKind::Merge => {
+            if body.is_null() {
+                return Err(Failure::bad_request("Invalid JSON Patch"));
+            }
             if !body.is_object() {
-                return Err(Failure::bad_request("error decoding patch: a merge patch must be an object"));
+                return Err(Failure::bad_request(format!("error decoding patch: {}", no_object(body))));
             }
             schema::patch::merge(&mut object, body.clone());
         }
@@ -344,8 +363,17 @@ fn patched(request: &Request<'_>, old: &Value, kind: PatchKind, body: &Value) ->
                     "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
                 )
             })?;
-            schema::patch::strategic_merge(&mut object, body.clone(), ty)
-                .map_err(|error| Failure::bad_request(error.to_string()))?;
+            if body.is_null() {
+                return Ok(object);
+            }
+            if !body.is_object() {
+                return Err(Failure::bad_request(no_object(body)));
+            }
+            schema::patch::strategic_merge(&mut object, body.clone(), ty).map_err(|error| match error {
+                // Upstream does not know whose fault that is.
+                StrategicError::NoMergeKey { .. } => Failure::new(Reason::Unknown, error.to_string()),
+                error => Failure::bad_request(error.to_string()),
+            })?;
         }
         PatchKind::Apply => {
             return ownership::apply(request, Some(old), &complete(request, body.clone())?);
@@ -355,33 +383,57 @@ fn patched(request: &Request<'_>, old: &Value, kind: PatchKind, body: &Value) ->
     Ok(object)
 }
 
-/// An applied configuration with the name and namespace of its path.
+/// What Go's decoder says of a body that is no object.
+fn no_object(body: &Value) -> String {
+    cannot_unmarshal(body, "map[string]interface {}")
+}
+
+/// What Go's decoder says of a value of another type.
+pub fn cannot_unmarshal(value: &Value, ty: &str) -> String {
+    let found = match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Object(_) => "object",
+        Value::Null | Value::Number(_) => "number",
+    };
+    format!("json: cannot unmarshal {found} into Go value of type {ty}")
+}
+
+/// The result of a patch does not decode into its type: the patch is to blame.
+fn not_an_object(request: &Request<'_>, object: &Value, failure: &Failure) -> Failure {
+    let (kind, version) = (&request.row.kind, &request.row.resource.version);
+    let prefix = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: ");
+    let why = failure.message.strip_prefix(&prefix).unwrap_or(&failure.message);
+    let error = FieldError::invalid("patch", &Value::from(object.to_string()), why);
+    Failure::invalid("", "", "", vec![error])
+}
+
+/// An applied configuration of the kind and version of its path.
 fn complete(request: &Request<'_>, mut config: Value) -> Result<Value, Failure> {
+    if config.is_null() {
+        config = serde_json::json!({});
+    }
     if !config.is_object() {
-        return Err(Failure::bad_request("error decoding YAML: the body is not an object"));
+        let why = format!("error unmarshaling JSON: while decoding JSON: {}", no_object(&config));
+        return Err(Failure::bad_request(format!("error decoding YAML: {why}")));
     }
-    let kind = config.text("kind");
-    if kind.is_empty() || config.text("apiVersion").is_empty() {
-        return Err(Failure::bad_request("error decoding YAML: Object 'Kind' or 'apiVersion' is missing"));
-    }
-    if kind != request.row.kind {
-        return Err(Failure::bad_request(format!(
-            "the kind in the data ({kind}) does not match the expected kind ({})",
-            request.row.kind
-        )));
-    }
-    create::check_place(request, &mut config)?;
-    if let (Some(name), Some(metadata)) = (&request.call.name, config.object("metadata")) {
-        metadata.fill_text("name", name);
+    let (kind, version) = (config.text("kind"), config.text("apiVersion"));
+    if kind != request.row.kind || version != request.row.api_version() {
+        let slash = if version.contains('/') { "" } else { "/" };
+        return Err(Failure::bad_request(format!("invalid object type: {slash}{version}, Kind={kind}")));
     }
     Ok(config)
 }
 
 /// Name and namespace must be those of the path.
 fn place(request: &Request<'_>, name: &str, object: &mut Value) -> Result<(), Failure> {
+    if object.part("metadata").text("name").is_empty() {
+        let why = "was undeterminable: name must be provided";
+        return Err(Failure::bad_request(format!("the name of the object ({name} based on URL) {why}")));
+    }
     create::check_place(request, object)?;
-    let metadata = object.part("metadata");
-    let given = metadata.text("name");
+    let given = object.part("metadata").text("name");
     if given != name {
         return Err(Failure::bad_request(format!(
             "the name of the object ({given}) does not match the name on the URL ({name})"

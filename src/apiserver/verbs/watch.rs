@@ -66,11 +66,6 @@ pub async fn open(server: &ApiServer, row: Arc<Row>, call: Call) -> Result<Watch
     let resource = cache_of(server, &row)?;
     let cache = server.cache().clone();
     let streaming_list = options.send_initial_events == Some(true);
-    if options.send_initial_events.is_some() && options.resource_version_match.as_deref() != Some("NotOlderThan") {
-        return Err(Failure::bad_request(
-            "sendInitialEvents: Forbidden: requires setting resourceVersionMatch to NotOlderThan",
-        ));
-    }
     let from_now = matches!(asked, None | Some(0));
     let (initial, initial_end, follower, known) =
         if streaming_list || (from_now && options.send_initial_events.is_none()) {

@@ -23,13 +23,15 @@ pub struct JsonPatch {
     operations: Vec<Operation>,
 }
 
-/// Why a patch is refused. `TooMany` is 413, `Malformed` 400, everything else 422.
+/// Why a patch is refused. `TooMany` is 413, `Malformed` (not even operations) 400, everything else 422.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonPatchError {
     #[error("error decoding patch: {0}")]
     Malformed(String),
     #[error("The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {0}")]
     TooMany(usize),
+    #[error("{0}")]
+    Operation(String),
     #[error("testing value {0} failed: test failed")]
     TestFailed(String),
     #[error("{operation} operation does not apply: {problem}: missing value")]
@@ -56,6 +58,7 @@ enum Operation {
 
 #[derive(Deserialize)]
 struct RawOperation {
+    #[serde(default)]
     op: String,
     path: Option<String>,
     from: Option<String>,
@@ -66,8 +69,9 @@ struct RawOperation {
 impl JsonPatch {
     /// Reads a patch document.
     pub fn parse(json: &[u8]) -> Result<JsonPatch, JsonPatchError> {
-        let raw: Vec<RawOperation> =
+        let raw: Option<Vec<RawOperation>> =
             serde_json::from_slice(json).map_err(|e| JsonPatchError::Malformed(e.to_string()))?;
+        let raw = raw.unwrap_or_default();
         if raw.len() > OPERATIONS_MAX {
             return Err(JsonPatchError::TooMany(raw.len()));
         }
@@ -122,7 +126,7 @@ fn depth(value: &Value) -> usize {
 }
 
 fn operation(raw: RawOperation) -> Result<Operation, JsonPatchError> {
-    let malformed = |what: &str| JsonPatchError::Malformed(format!("operation {:?} {what}", raw.op));
+    let malformed = |what: &str| JsonPatchError::Operation(format!("operation {:?} {what}", raw.op));
     let path = raw.path.ok_or_else(|| malformed("has no path"))?;
     let from = raw.from.ok_or_else(|| malformed("has no from"));
     match raw.op.as_str() {
@@ -132,7 +136,7 @@ fn operation(raw: RawOperation) -> Result<Operation, JsonPatchError> {
         "move" => Ok(Operation::Move { from: from?, path }),
         "copy" => Ok(Operation::Copy { from: from?, path }),
         "test" => Ok(Operation::Test { path, value: raw.value }),
-        other => Err(JsonPatchError::Malformed(format!("Unexpected kind: {other}"))),
+        other => Err(JsonPatchError::Operation(format!("Unexpected kind: {other}"))),
     }
 }
 
@@ -146,6 +150,11 @@ fn apply(document: &mut Value, operation: &Operation, limits: &mut Limits) -> Re
                 return Ok(());
             }
             let (container, key) = container(document, path).ok_or_else(|| missing_path("replace", path))?;
+            // Upstream's library adds a key that an object does not have.
+            if let Value::Object(map) = container {
+                map.insert(key.into_owned(), value.clone());
+                return Ok(());
+            }
             *child_mut(container, &key).ok_or_else(|| JsonPatchError::Missing {
                 operation: "replace",
                 problem: format!("doc is missing key: {path}"),
@@ -164,7 +173,9 @@ fn apply(document: &mut Value, operation: &Operation, limits: &mut Limits) -> Re
             add(document, path, value, "move")
         }
         Operation::Copy { from, path } => {
-            let value = get(document, from).ok_or_else(|| missing_from("copy", from))?.clone();
+            // And copies null from one.
+            let absent = matches!(container(document, from), Some((Value::Object(_), _))).then_some(&Value::Null);
+            let value = get(document, from).or(absent).ok_or_else(|| missing_from("copy", from))?.clone();
             limits.copied_bytes += size_bytes(&value);
             if limits.copied_bytes > COPIED_BYTES_MAX {
                 return Err(JsonPatchError::TooMuchCopied(limits.copied_bytes));
@@ -332,6 +343,9 @@ mod tests {
             (json!({"a": 1}), json!([{"op": "test", "path": "/a", "value": 1.0}]), json!({"a": 1})),
             (json!({"a": 1}), json!([{"op": "test", "path": "/b", "value": null}]), json!({"a": 1})),
             (json!({"": 1}), json!([{"op": "add", "path": "/", "value": 2}]), json!({"": 2})),
+            (json!({}), json!([{"op": "replace", "path": "/a", "value": 2}]), json!({"a": 2})),
+            (json!({}), json!([{"op": "copy", "from": "/a", "path": "/b"}]), json!({"b": null})),
+            (json!({"a": 1}), json!(null), json!({"a": 1})),
         ] {
             assert_eq!(patched(document, &patch).unwrap(), expected, "{patch}");
         }
@@ -350,18 +364,18 @@ mod tests {
                 "error in remove for path: '/x': unable to remove nonexistent key: x: missing value",
             ),
             (
-                json!([{"op": "replace", "path": "/x", "value": 1}]),
-                "replace operation does not apply: doc is missing key: /x: missing value",
+                json!([{"op": "replace", "path": "/l/7", "value": 1}]),
+                "replace operation does not apply: doc is missing key: /l/7: missing value",
             ),
             (
                 json!([{"op": "add", "path": "/l/5", "value": 1}]),
                 "error in add for path: '/l/5': Unable to access invalid index: 5: invalid index referenced",
             ),
             (
-                json!([{"op": "copy", "from": "/x", "path": "/b"}]),
-                r#"copy operation does not apply: doc is missing from path: "/x": missing value"#,
+                json!([{"op": "copy", "from": "/x/y", "path": "/b"}]),
+                r#"copy operation does not apply: doc is missing from path: "/x/y": missing value"#,
             ),
-            (json!([{"op": "nope", "path": "/a"}]), "error decoding patch: Unexpected kind: nope"),
+            (json!([{"op": "nope", "path": "/a"}]), "Unexpected kind: nope"),
         ] {
             assert_eq!(patched(json!({"a": 1, "l": [1]}), &patch).unwrap_err(), expected);
         }
