@@ -105,7 +105,11 @@ pub fn query(query: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
 pub fn options(parameters: &[(Cow<'_, str>, Cow<'_, str>)]) -> Result<(Options, bool), Failure> {
     let mut options = Options::default();
     let mut watch = false;
-    for (key, value) in parameters {
+    for (at, (key, value)) in parameters.iter().enumerate() {
+        // What is said twice is as it was said first.
+        if parameters.iter().take(at).any(|(before, _)| before == key) {
+            continue;
+        }
         let text = || (!value.is_empty()).then(|| value.to_string());
         match key.as_ref() {
             "labelSelector" => options.label_selector = text(),
@@ -257,6 +261,8 @@ mod tests {
         assert_eq!(options.label_selector.as_deref(), Some("a=b,c"));
         assert_eq!(options.field_selector.as_deref(), Some("x y"));
         assert_eq!(options.limit, Some(5));
+        assert_eq!(self::options(&query("limit=2&limit=3")).unwrap().0.limit, Some(2));
+        assert_eq!(self::options(&query("limit=-1&timeoutSeconds=-1")).unwrap().0.limit, None);
         assert_eq!(escape("a b/ü"), "a%20b%2F%C3%BC");
     }
 }
