@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
 use cel::{Budget, Decl, Env, Value, Variables};
+use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let object = serde_json::json!({"s": "text", "l": [1, "two", {"three": 3.0}], "m": {"a": {"b": null}}, "n": -1});

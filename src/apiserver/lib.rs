@@ -24,8 +24,6 @@ mod endpoints;
 mod failures;
 mod flags;
 mod flowcontrol;
-#[cfg(fuzzing)]
-pub mod fuzz;
 mod http;
 mod identity;
 mod impersonation;

@@ -12,8 +12,6 @@
 mod answer;
 mod cache;
 mod forward;
-#[cfg(fuzzing)]
-pub mod fuzz;
 mod resolv;
 mod server;
 mod zone;

@@ -25,8 +25,6 @@
 mod chain;
 mod challenge;
 mod error;
-#[cfg(fuzzing)]
-pub mod fuzz;
 mod image;
 mod import;
 mod manifest;

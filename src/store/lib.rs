@@ -17,8 +17,6 @@ mod codec;
 mod command;
 mod disk;
 mod error;
-#[cfg(fuzzing)]
-pub mod fuzz;
 mod log;
 mod materialised;
 mod open;

@@ -17,8 +17,6 @@
 //! Limitations: no SPDY flow control, which Kubernetes' clients do not have either; one slow stream may therefore
 //! hold up its connection. The HTTP server must serve the connection with upgrades enabled.
 
-#[cfg(fuzzing)]
-pub mod fuzz;
 mod portforward;
 mod remotecommand;
 mod spdy;

@@ -29,8 +29,6 @@ use crate::webhook::{Caller, Endpoint};
 
 pub use options::{Delivery, Format, Mode, Options, OptionsError};
 pub use policy::Level;
-#[cfg(fuzzing)]
-pub use policy::Policy;
 
 use backend::Backend;
 use event::{Facts, ObjectRef, Status, User};

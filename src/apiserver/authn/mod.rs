@@ -24,21 +24,13 @@ use http::HeaderMap;
 use task::Shutdown;
 
 pub use certificate::{AnyClientCertificate, CertificateAuthenticator, Peer, authorities};
-#[cfg(fuzzing)]
-pub use front_proxy::{forget as forget_headers, identify as identify_by_headers};
 pub use legacy::{Use, sign as sign_legacy};
 use living::Witness;
-#[cfg(fuzzing)]
-pub use oidc::AuthenticationConfiguration;
 pub use oidc::algorithm;
-#[cfg(fuzzing)]
-pub use service_account::Claims;
 pub use service_account::{BoundTo, Named, TokenRequest, sign};
 pub use token_file::TokenFileError;
 pub use token_keys::TokenKeys;
 pub use tokens::Tokens;
-#[cfg(fuzzing)]
-pub use tokens::issuer;
 
 use crate::cache::Cache;
 use crate::config::{AuthorizationMode, Config, Error, RequestHeaderOptions};

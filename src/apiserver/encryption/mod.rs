@@ -21,13 +21,7 @@ use sha2::{Digest, Sha256};
 use task::Shutdown;
 
 pub use at_rest::AtRest;
-#[cfg(fuzzing)]
-pub use ciphers::Cipher;
 pub use config::ConfigError;
-#[cfg(fuzzing)]
-pub use config::Parsed;
-#[cfg(fuzzing)]
-pub use wire::EncryptedObject;
 
 use ciphers::Cipher;
 use config::{Parsed, Pattern};

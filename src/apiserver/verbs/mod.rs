@@ -26,8 +26,6 @@ use store::Durability;
 
 pub use convert::{in_version, needs_webhook, object, through_webhook, to_stored};
 pub use read::path;
-#[cfg(fuzzing)]
-pub use read::{position as continues, revision};
 pub use select::Selection;
 pub use update::cannot_unmarshal;
 

@@ -84,7 +84,7 @@ async fn current(request: &Request<'_>, selection: &Selection, asked: Option<u64
 }
 
 /// Where a continue token goes on.
-pub fn position(token: &str) -> Result<Token, Failure> {
+fn position(token: &str) -> Result<Token, Failure> {
     let invalid = || Failure::bad_request("invalid continue token: continue key is not valid: its form is not known");
     let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|_| invalid())?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
@@ -180,7 +180,7 @@ fn limit(request: &Request<'_>) -> Option<usize> {
 
 /// Where a list goes on, in upstream's form.
 #[derive(Serialize, Deserialize)]
-pub struct Token {
+struct Token {
     v: String,
     /// The revision of the list, or [`NEWEST`].
     rv: i64,

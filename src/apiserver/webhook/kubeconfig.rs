@@ -88,7 +88,7 @@ impl Endpoint {
     }
 }
 
-pub fn from_text(text: &str, base: &Path) -> Result<Endpoint, EndpointError> {
+fn from_text(text: &str, base: &Path) -> Result<Endpoint, EndpointError> {
     let config: Config = serde_saphyr::from_str(text).map_err(|error| broken("text", error.to_string()))?;
     let context = if config.current_context.is_empty() {
         config.contexts.first()

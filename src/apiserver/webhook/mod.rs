@@ -33,8 +33,6 @@ use connect::Connector;
 pub use connect::{Stream, dial, secure};
 pub use endpoint::{ClientCertificate, Endpoint, EndpointError};
 pub use error::{CallError, Cause};
-#[cfg(fuzzing)]
-pub use kubeconfig::from_text;
 pub use resolve::{PortName, Resolver};
 
 use crate::cache::Cache;

@@ -50,16 +50,6 @@ const RESERVED_BYTES: u64 = 64 << 10;
 const CACHE_ENTRIES: usize = 256;
 const CACHE_BYTES: usize = 4 << 20;
 
-/// Reads a record that is meant for the place that its bytes say.
-#[cfg(fuzzing)]
-pub(crate) fn read_record(bytes: &[u8]) {
-    let position = bytes.get(8..16).and_then(|bytes| bytes.try_into().ok()).map_or(0, LogPosition::from_le_bytes);
-    let _ = record::read(bytes, position);
-    let mut whole = Vec::new();
-    record::write(&mut whole, position, 0, record::Kind::Entry, bytes);
-    assert_eq!(record::read(&whole, position).map(|found| found.payload), Some(bytes));
-}
-
 /// Answers when a write is on the disk, or was given up.
 pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 

@@ -216,20 +216,6 @@ fn block(content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Whether the file is a snapshot that can be read.
-#[cfg(fuzzing)]
-pub(crate) fn is_readable(file: Arc<dyn DiskFile>) -> bool {
-    load(file).is_ok()
-}
-
-/// A file with these contents in its blocks.
-#[cfg(fuzzing)]
-pub(crate) fn of_blocks<'a>(contents: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut file = MAGIC.to_vec();
-    contents.for_each(|content| file.extend(block(content)));
-    file
-}
-
 fn invalid(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }

@@ -13,16 +13,3 @@ mod stream;
 pub(crate) use headers::Headers;
 pub(crate) use session::serve;
 pub(crate) use stream::Stream;
-
-/// Reads frames to the end, with the header blocks in them.
-#[cfg(fuzzing)]
-pub(crate) async fn read_all(mut bytes: &[u8]) {
-    let mut headers = headers::Decoder::new();
-    while let Ok(Some(frame)) = frame::read(&mut bytes).await {
-        if let frame::Received::Open { block, .. } | frame::Received::Headers { block, .. } = frame
-            && headers.decode(&block).is_err()
-        {
-            return;
-        }
-    }
-}

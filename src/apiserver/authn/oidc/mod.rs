@@ -19,8 +19,7 @@ use super::{Answer, Authenticated, tokens};
 use crate::config::{Error, OidcOptions};
 use crate::reload;
 use crate::webhook::Caller;
-pub use config::AuthenticationConfiguration;
-use config::{AnonymousConfig, JwtAuthenticator};
+use config::{AnonymousConfig, AuthenticationConfiguration, JwtAuthenticator};
 use keys::IssuerKeys;
 use mapping::{Claims, Mappings};
 

@@ -1,7 +1,0 @@
-//! AuthenticationConfiguration.
-
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| apiserver::fuzz::authentication_config(text));

@@ -1,7 +1,0 @@
-//! Continue tokens.
-
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| apiserver::fuzz::continue_token(text));

@@ -1,7 +1,0 @@
-//! Kubeconfigs of webhooks.
-
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|text: &str| apiserver::fuzz::kubeconfig(text));
