@@ -308,9 +308,7 @@ impl Deployments {
         };
         let mut changed = ReplicaSet::clone(set);
         let from = replicas(set);
-        let annotations = changed.metadata.annotations.get_or_insert_default();
-        annotations.insert(DESIRED_REPLICAS.into(), wanted(deployment).to_string());
-        annotations.insert(MAX_REPLICAS.into(), strategy(deployment).most(wanted(deployment)).to_string());
+        note_size(deployment, changed.metadata.annotations.get_or_insert_default());
         if from == resize.replicas && changed.metadata.annotations == set.metadata.annotations {
             return Ok(None);
         }
@@ -381,12 +379,14 @@ fn new_set(
         Strategy::Recreate if old.iter().any(|set| set.replicas > 0) => 0,
         _ => rollout::new_size(wanted(deployment), strategy, 0, &old),
     };
+    let mut annotations = annotations_for_set(deployment, None, revision);
+    note_size(deployment, &mut annotations);
     Ok(ReplicaSet {
         metadata: ObjectMeta {
             name: Some(name),
             namespace: deployment.metadata.namespace.clone(),
             labels: Some(labels),
-            annotations: Some(annotations_for_set(deployment, None, revision)),
+            annotations: Some(annotations),
             owner_references: Some(vec![controller_reference(deployment)]),
             ..ObjectMeta::default()
         },
@@ -420,9 +420,14 @@ fn annotations_for_set(
         }
         history.push_str(&before);
     }
+    annotations
+}
+
+/// Notes for which size of the Deployment a set got its own. They stay until it gets another: its share of a change of
+/// size is reckoned from them.
+fn note_size(deployment: &Deployment, annotations: &mut BTreeMap<String, String>) {
     annotations.insert(DESIRED_REPLICAS.into(), wanted(deployment).to_string());
     annotations.insert(MAX_REPLICAS.into(), strategy(deployment).most(wanted(deployment)).to_string());
-    annotations
 }
 
 /// True if the ReplicaSet's template is this one, but for the label that tells templates apart.
@@ -528,5 +533,15 @@ mod tests {
         let third = annotations_for_set(&deployment, Some(&first), 3);
         let fifth = annotations_for_set(&deployment, Some(&third), 5);
         assert_eq!((fifth[REVISION].as_str(), fifth[REVISION_HISTORY].as_str()), ("5", "1,3"));
+    }
+
+    #[test]
+    fn a_set_remembers_for_which_size_it_got_its_own() {
+        let mut deployment = deployment("nginx:1");
+        let set = new_set(&deployment, &Observed { new: None, old: vec![] }, 1, None).unwrap();
+        let known = set.metadata.annotations.unwrap();
+        assert_eq!((known[DESIRED_REPLICAS].as_str(), known[MAX_REPLICAS].as_str()), ("3", "4"));
+        deployment.spec.as_mut().unwrap().replicas = Some(30);
+        assert_eq!(annotations_for_set(&deployment, Some(&known), 1), known, "its size is still to be changed");
     }
 }
