@@ -66,6 +66,19 @@ http { access_log off; server { listen 80; root /usr/share/nginx/html; } }
 END
 }
 
+# busybox and nothing else; tests know what its shell says.
+make_busybox() {
+    root=$1
+    rm -rf "$root"
+    mkdir -p "$root/bin" "$root/etc" "$root/tmp" "$root/root" "$root/home" "$root/var/www"
+    chmod 1777 "$root/tmp"
+    cp /bin/busybox "$root/bin/busybox"
+    for name in $(/bin/busybox --list); do
+        [ "$name" = busybox ] || ln -s busybox "$root/bin/$name"
+    done
+    cp "$dir/root/etc/passwd" "$dir/root/etc/group" "$root/etc/"
+}
+
 # A layer of the archive; its digest.
 layer() {
     tar --numeric-owner --owner=0 --group=0 -C "$2" -cf "$archive/$1.tar" .
@@ -100,6 +113,8 @@ make_images() {
     mkdir -p "$archive"
     make_root "$dir/root"
     layer root "$dir/root"
+    make_busybox "$dir/program"
+    layer busybox "$dir/program"
     for name in kitten nautilus; do
         echo "{\"image\": \"$name.jpg\"}" >"$dir/data.json"
         program "$dir/data.json" /data.json 0644
@@ -117,8 +132,9 @@ make_images() {
         */nautilus:*) image "$name" "{$path,\"Entrypoint\":[\"/agnhost\"],\"Cmd\":[\"test-webserver\"]}" root nautilus ;;
         */pause:*) image "$name" "{$path,\"Entrypoint\":[\"/agnhost\",\"pause\"]}" root ;;
         */nginx:*) image "$name" "{$path,\"Cmd\":[\"nginx\",\"-g\",\"daemon off;\"]}" root ;;
-        */nonroot:*) image "$name" "{$path,\"Cmd\":[\"sh\"],\"User\":\"1234\"}" root ;;
-        */busybox:* | */perl:* | */glibc-dns-testing:* | */ipc-utils:*) image "$name" "{$path,\"Cmd\":[\"sh\"]}" root ;;
+        */nonroot:*) image "$name" "{$path,\"Cmd\":[\"sh\"],\"User\":\"1234\"}" busybox ;;
+        */busybox:*) image "$name" "{$path,\"Cmd\":[\"sh\"]}" busybox ;;
+        */perl:* | */glibc-dns-testing:* | */ipc-utils:*) image "$name" "{$path,\"Cmd\":[\"sh\"]}" root ;;
         */etcd:*) [ -z "${ETCD:-}" ] || image "$name" "{$path,\"Entrypoint\":[\"etcd\"]}" root etcd ;;
         */sample-apiserver:*)
             [ -z "${SAMPLE_APISERVER:-}" ] ||
