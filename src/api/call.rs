@@ -24,6 +24,9 @@ pub enum Verb {
     Patch,
     Delete,
     DeleteCollection,
+    /// HTTP's OPTIONS, which only what is proxied to may know. Rules have no word for it: who may do everything may do
+    /// this.
+    Options,
 }
 
 impl Verb {
@@ -38,6 +41,7 @@ impl Verb {
             Verb::Patch => "patch",
             Verb::Delete => "delete",
             Verb::DeleteCollection => "deletecollection",
+            Verb::Options => "",
         }
     }
 }

@@ -83,6 +83,7 @@ pub fn verb(method: &Method, target: &Target, watch: bool) -> Option<Verb> {
         Method::PATCH => Verb::Patch,
         Method::DELETE if target.name.is_none() => Verb::DeleteCollection,
         Method::DELETE => Verb::Delete,
+        Method::OPTIONS if target.subresource.as_deref() == Some("proxy") => Verb::Options,
         _ => return None,
     })
 }
@@ -251,6 +252,14 @@ mod tests {
         ] {
             assert_eq!(show(path), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn options_are_for_what_is_proxied_to() {
+        let of = |path| verb(&Method::OPTIONS, &Target::parse(path).unwrap(), false);
+        assert_eq!(of("/api/v1/namespaces/a/pods/b/proxy/c").map(Verb::as_str), Some(""));
+        assert_eq!(of("/api/v1/namespaces/a/pods/b"), None);
+        assert_eq!(of("/api/v1/namespaces/a/pods/b/exec"), None);
     }
 
     #[test]

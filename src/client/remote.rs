@@ -267,6 +267,7 @@ fn method_of(call: &Call) -> (Method, &'static str) {
         Verb::Update => (Method::PUT, JSON),
         Verb::Patch => (Method::PATCH, call.options.patch.map_or(JSON, api::PatchKind::media_type)),
         Verb::Delete | Verb::DeleteCollection => (Method::DELETE, JSON),
+        Verb::Options => (Method::OPTIONS, JSON),
     }
 }
 

@@ -269,7 +269,7 @@ fn with_endpoints<T>(rows: &[Arc<Row>], then: impl FnOnce(&[Endpoint<'_>]) -> T)
     let verbs: Vec<Vec<openapi::Verb>> = rows
         .iter()
         .flat_map(|row| std::iter::once(&row.verbs).chain(row.subresources.iter().map(|one| &one.verbs)))
-        .map(|verbs| verbs.iter().map(|verb| translated(*verb)).collect())
+        .map(|verbs| verbs.iter().filter_map(|verb| translated(*verb)).collect())
         .collect();
     let mut verbs = verbs.iter();
     let mut endpoints: Vec<Endpoint<'_>> = Vec::new();
@@ -314,8 +314,8 @@ fn compressed(plain: &[u8]) -> Bytes {
     written.unwrap_or_default().into()
 }
 
-fn translated(verb: Verb) -> openapi::Verb {
-    match verb {
+fn translated(verb: Verb) -> Option<openapi::Verb> {
+    Some(match verb {
         Verb::Get => openapi::Verb::Get,
         Verb::List => openapi::Verb::List,
         Verb::Watch => openapi::Verb::Watch,
@@ -324,5 +324,6 @@ fn translated(verb: Verb) -> openapi::Verb {
         Verb::Patch => openapi::Verb::Patch,
         Verb::Delete => openapi::Verb::Delete,
         Verb::DeleteCollection => openapi::Verb::DeleteCollection,
-    }
+        Verb::Options => return None,
+    })
 }

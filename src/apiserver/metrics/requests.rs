@@ -71,6 +71,7 @@ impl Requests {
             (Verb::Patch, _) => "PATCH",
             (Verb::Delete, _) => "DELETE",
             (Verb::DeleteCollection, _) => "DELETECOLLECTION",
+            (Verb::Options, _) => "other",
         };
         let scope = match (&call.name, &call.namespace) {
             (Some(_), _) => "resource",
