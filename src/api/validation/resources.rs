@@ -23,20 +23,22 @@ fn is_standard_for_containers(name: &str) -> bool {
     matches!(name, "cpu" | "memory" | "ephemeral-storage") || is_huge_page(name)
 }
 
+/// What quotas count object by object.
+const COUNTED: [&str; 9] = [
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
 /// Counted in whole numbers.
 pub(crate) fn is_integer(name: &str) -> bool {
-    matches!(
-        name,
-        "pods"
-            | "resourcequotas"
-            | "services"
-            | "replicationcontrollers"
-            | "secrets"
-            | "configmaps"
-            | "persistentvolumeclaims"
-            | "services.nodeports"
-            | "services.loadbalancers"
-    ) || is_extended(name)
+    COUNTED.contains(&name) || is_extended(name)
 }
 
 pub fn is_extended(name: &str) -> bool {
@@ -58,16 +60,8 @@ fn is_standard(name: &str) -> bool {
             | "limits.cpu"
             | "limits.memory"
             | "limits.ephemeral-storage"
-            | "pods"
-            | "resourcequotas"
-            | "services"
-            | "replicationcontrollers"
-            | "secrets"
-            | "configmaps"
-            | "persistentvolumeclaims"
-            | "services.nodeports"
-            | "services.loadbalancers"
-    ) || is_huge_page(name)
+    ) || COUNTED.contains(&name)
+        || is_huge_page(name)
         || name.starts_with("requests.hugepages-")
 }
 

@@ -112,6 +112,25 @@ impl<'a> Attributes<'a> {
         self.subresource.is_none() && self.row.resource.group == group && self.row.resource.plural == plural
     }
 
+    /// An update, in one of these ways, that changes the spec of a Pod on its node: the Pod as it is to be and as it was,
+    /// and the node's name.
+    pub fn changed_on_its_node<'v>(
+        &self,
+        subresources: &[Option<&str>],
+        object: Option<&'v Value>,
+        old: Option<&'v Value>,
+    ) -> Option<(&'v Value, &'v Value, &'v str)> {
+        let resource = &self.row.resource;
+        let concerns = self.operation == Operation::Update
+            && resource.group.is_empty()
+            && resource.plural == "pods"
+            && subresources.contains(&self.subresource);
+        let (pod, old) = (object.filter(|_| concerns)?, old?);
+        let node = pod.part("spec").text("nodeName");
+        let changed = pod.part("metadata").int("generation") != old.part("metadata").int("generation");
+        (!node.is_empty() && changed).then_some((pod, old, node))
+    }
+
     pub fn refuse(&self, why: impl std::fmt::Display) -> Failure {
         Failure::forbidden(&self.row.resource.group, &self.row.resource.plural, self.name, why)
     }

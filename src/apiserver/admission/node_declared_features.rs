@@ -4,7 +4,7 @@ use api::{Failure, Fields};
 use serde_json::Value;
 
 use super::objects::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Plugin};
 use crate::cache::Cache;
 
 pub struct NodeDeclaredFeatureValidator {
@@ -39,16 +39,8 @@ impl Plugin for NodeDeclaredFeatureValidator {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), Failure> {
-        let resource = &attributes.row.resource;
-        let concerns = attributes.operation == Operation::Update
-            && resource.group.is_empty()
-            && resource.plural == "pods"
-            && matches!(attributes.subresource, None | Some("resize"));
-        let (true, Some(pod), Some(old)) = (concerns, object, old) else { return Ok(()) };
-        let name = pod.part("spec").text("nodeName");
-        if name.is_empty() || pod.part("metadata").int("generation") == old.part("metadata").int("generation") {
-            return Ok(());
-        }
+        let ways = [None, Some("resize")];
+        let Some((pod, old, name)) = attributes.changed_on_its_node(&ways, object, old) else { return Ok(()) };
         let (new, before) = (pod.part("spec"), old.part("spec"));
         let needed = FEATURES.iter().filter(|(_, needs)| needs(new, before)).map(|(name, _)| *name);
         let needed: Vec<&str> = needed.collect();

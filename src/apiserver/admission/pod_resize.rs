@@ -7,7 +7,7 @@ use api::{Cause, Failure, Fields};
 use serde_json::Value;
 
 use super::objects::Objects;
-use super::{Attributes, Operation, Plugin};
+use super::{Attributes, Plugin};
 use crate::cache::Cache;
 
 pub struct PodResizeValidator {
@@ -41,16 +41,8 @@ impl Plugin for PodResizeValidator {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), Failure> {
-        let resource = &attributes.row.resource;
-        let is_resize = attributes.operation == Operation::Update
-            && resource.group.is_empty()
-            && resource.plural == "pods"
-            && attributes.subresource == Some("resize");
-        let (true, Some(pod), Some(old)) = (is_resize, object, old) else { return Ok(()) };
-        let name = pod.part("spec").text("nodeName");
-        if name.is_empty() || pod.part("metadata").int("generation") == old.part("metadata").int("generation") {
-            return Ok(());
-        }
+        let ways = [Some("resize")];
+        let Some((pod, _, name)) = attributes.changed_on_its_node(&ways, object, old) else { return Ok(()) };
         let Some(node) = self.nodes.get(name) else {
             return Err(attributes.refuse(format!("node \"{name}\" not found")));
         };
