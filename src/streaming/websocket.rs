@@ -1,10 +1,12 @@
 //! WebSocket messages: as channels, where the first byte says which, and as a tunnel for bytes.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
+use futures::future::FusedFuture;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream};
@@ -92,8 +94,8 @@ impl Channels {
     {
         let (sink, stream) = socket.split();
         let queue = self.queue;
-        let takes_input = self.inputs.iter().any(|(channel, _)| *channel == STDIN);
-        let reading = read(self.framing, stream, self.inputs).fuse();
+        let sent_input = AtomicBool::new(false);
+        let reading = read(self.framing, stream, self.inputs, &sent_input).fuse();
         let writing = write(sink, self.pending).fuse();
         tokio::pin!(reading, writing, session);
         let ended = tokio::select! {
@@ -101,9 +103,10 @@ impl Channels {
             () = &mut reading => false,
             () = &mut writing => false,
         };
-        if !ended && takes_input {
+        if !ended {
             let last = async {
-                loop {
+                // Whether there was input is known when all is read that came.
+                while !reading.is_terminated() || sent_input.load(Ordering::Relaxed) {
                     tokio::select! {
                         () = &mut session => return,
                         () = &mut reading => {}
@@ -129,11 +132,12 @@ impl Channels {
     }
 }
 
-/// Takes messages apart until the client is gone.
+/// Takes messages apart until the client is gone. Notes that a process was sent input.
 async fn read<IO: AsyncRead + AsyncWrite + Unpin>(
     framing: Framing,
     mut stream: SplitStream<WebSocketStream<IO>>,
     mut inputs: Vec<(u8, DuplexStream)>,
+    sent_input: &AtomicBool,
 ) {
     while let Some(message) = stream.next().await {
         let data = match message {
@@ -154,9 +158,11 @@ async fn read<IO: AsyncRead + AsyncWrite + Unpin>(
             inputs.retain(|(input, _)| data.first() != Some(input));
             continue;
         }
-        if let Some((_, input)) = inputs.iter_mut().find(|(input, _)| *input == channel)
-            && input.write_all(&data).await.is_err()
-        {
+        let Some((_, input)) = inputs.iter_mut().find(|(input, _)| *input == channel) else { continue };
+        if channel == STDIN && !data.is_empty() {
+            sent_input.store(true, Ordering::Relaxed);
+        }
+        if input.write_all(&data).await.is_err() {
             // Nobody reads it any more: let it run into nothing.
             inputs.retain(|(input, _)| *input != channel);
         }

@@ -110,6 +110,11 @@ async fn what_a_client_sent_before_it_went_away_reaches_the_process() {
     assert!(!inside.dropped.load(Ordering::SeqCst), "it has a while to store that");
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(inside.dropped.load(Ordering::SeqCst), "but no longer");
+
+    let (io, inside) = exec(PIPES);
+    drop(websocket(io, "v5.channel.k8s.io").await);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(inside.dropped.load(Ordering::SeqCst), "who sent nothing leaves nothing to be done");
 }
 
 #[tokio::test(start_paused = true)]
