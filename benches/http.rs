@@ -1,8 +1,9 @@
-//! The client that measures: HTTP/1.1 over TLS with the administrator's certificate, one blocking connection per thread,
-//! so that it costs little beside what it measures.
+//! The client that measures: HTTP/1.1 over TLS with the administrator's certificate. A connection blocks its thread; many
+//! watches share one ([`follow`]), so that the client costs little beside what it measures.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -29,6 +31,13 @@ pub struct Api {
 
 pub struct Connection {
     stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
+}
+
+/// The lines of a watch as they come.
+pub struct Watch {
+    connection: Connection,
+    line: Vec<u8>,
+    ended: bool,
 }
 
 /// What came before the body.
@@ -132,6 +141,17 @@ impl Connection {
         })
     }
 
+    /// Begins a watch that is read by [`follow`].
+    pub fn into_watch(mut self, path: &str) -> anyhow::Result<Watch> {
+        self.send("GET", path, "")?;
+        let head = self.head()?;
+        if head.status != 200 {
+            bail!("watch {path}: {}", head.status);
+        }
+        self.stream.get_ref().sock.set_nonblocking(true)?;
+        Ok(Watch { connection: self, line: Vec::new(), ended: false })
+    }
+
     fn exchange(&mut self, method: &str, path: &str, body: &str, mut part: impl FnMut(&[u8])) -> anyhow::Result<u16> {
         self.send(method, path, body)?;
         let head = self.head()?;
@@ -219,5 +239,61 @@ impl Connection {
             bail!("the connection ended");
         }
         Ok(line.trim_end().to_owned())
+    }
+}
+
+/// Reads watches until `seen` has returned true for each; it gets the number of the watch and a line.
+pub fn follow(watches: &mut [Watch], mut seen: impl FnMut(usize, &[u8]) -> bool) -> anyhow::Result<()> {
+    const EVENTS: usize = 256;
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    for (number, watch) in watches.iter().enumerate() {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
+        epoll.add(watch.connection.stream.get_ref().sock.as_fd(), event)?;
+    }
+    // What was read along with the head.
+    for (number, watch) in watches.iter_mut().enumerate() {
+        watch.read(|line| seen(number, line))?;
+    }
+    let mut events = [EpollEvent::empty(); EVENTS];
+    while watches.iter().any(|watch| !watch.ended) {
+        let count = epoll.wait(&mut events, EpollTimeout::try_from(READ_MAX)?)?;
+        if count == 0 {
+            bail!("nothing came for {READ_MAX:?}");
+        }
+        for event in events.iter().take(count) {
+            let number = usize::try_from(event.data())?;
+            let Some(watch) = watches.get_mut(number) else { continue };
+            watch.read(|line| seen(number, line))?;
+            if watch.ended {
+                epoll.delete(watch.connection.stream.get_ref().sock.as_fd())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Watch {
+    /// Hands on what is there. Of a chunked body the lines that are objects count, those between them are lengths.
+    fn read(&mut self, mut seen: impl FnMut(&[u8]) -> bool) -> anyhow::Result<()> {
+        while !self.ended {
+            let bytes = match self.connection.stream.fill_buf() {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            let length = bytes.len();
+            if length == 0 {
+                bail!("the watch ended");
+            }
+            for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+                self.line.extend_from_slice(part);
+                if self.line.ends_with(b"\n") {
+                    self.ended |= self.line.starts_with(b"{") && seen(&self.line);
+                    self.line.clear();
+                }
+            }
+            self.connection.stream.consume(length);
+        }
+        Ok(())
     }
 }

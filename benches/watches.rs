@@ -1,15 +1,14 @@
 //! How fast changes reach those who watch: all that many writers write, to a hundred, and single writes, to a thousand.
 //! Every watcher has a connection of its own. Nobody may miss a change or see it out of order.
 
-use std::sync::{Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use crate::api::{load, runs};
-use crate::http::{Api, Connection};
+use crate::http::{Api, Connection, Watch, follow};
 use crate::report::{Report, Samples, Target};
 use crate::server::Server;
 
@@ -21,7 +20,8 @@ const SINGLE_WRITES: usize = 200;
 const BETWEEN_SINGLE_WRITES: Duration = Duration::from_millis(50);
 /// Time for the server to come to rest after so many connections were made.
 const REST: Duration = Duration::from_secs(2);
-const STACK_BYTES: usize = 256 * 1024;
+/// Threads that read for all watchers: they share the processors with the server.
+const READERS: usize = 2;
 
 pub fn measure(report: &mut Report) -> anyhow::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -49,33 +49,13 @@ pub fn measure(report: &mut Report) -> anyhow::Result<()> {
 /// Events that reach `MANY` watchers in a second while `WRITERS` write as fast as they can.
 fn fan_out(api: &Api, connection: &mut Connection, space: &str) -> anyhow::Result<f64> {
     let (path, from) = make_space(connection, space)?;
-    let ready = Barrier::new(MANY + 1);
-    std::thread::scope(|scope| {
-        let watchers: Vec<_> = (0..MANY)
-            .map(|_| {
-                let (from, ready) = (&from, &ready);
-                let work = move || -> anyhow::Result<Instant> {
-                    let mut order = Order::default();
-                    watch(api, from, ready, |line| {
-                        order.next(line);
-                        order.seen == WRITES_PER_RUN
-                    })?;
-                    order.check()?;
-                    Ok(Instant::now())
-                };
-                std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work)
-            })
-            .collect::<Result<_, _>>()?;
-        ready.wait();
-        std::thread::sleep(REST);
-        let began = Instant::now();
-        load(api, WRITERS, WRITES_PER_RUN, |number| ("POST", path.clone(), config_map(number)))?;
-        let mut last = began;
-        for watcher in watchers {
-            last = last.max(watcher.join().map_err(|_| anyhow::anyhow!("a watcher panicked"))??);
-        }
-        Ok((MANY * WRITES_PER_RUN) as f64 / (last - began).as_secs_f64())
-    })
+    let mut began = Instant::now();
+    let seen = watched(api, &from, MANY, WRITES_PER_RUN, || {
+        began = Instant::now();
+        load(api, WRITERS, WRITES_PER_RUN, |number| ("POST", path.clone(), config_map(number)))
+    })?;
+    let last = seen.iter().flatten().max().copied().unwrap_or(began);
+    Ok((MANY * WRITES_PER_RUN) as f64 / (last - began).as_secs_f64())
 }
 
 /// What passes from sending a write to each of `VERY_MANY` watchers having read it, in milliseconds. What `open` gives
@@ -87,51 +67,57 @@ fn single<T>(
     delays: &mut Vec<f64>,
 ) -> anyhow::Result<T> {
     let (path, from) = make_space(connection, "single")?;
-    let sent: Vec<OnceLock<Instant>> = (0..SINGLE_WRITES).map(|_| OnceLock::new()).collect();
-    let ready = Barrier::new(VERY_MANY + 1);
-    std::thread::scope(|scope| {
-        let watchers: Vec<_> = (0..VERY_MANY)
-            .map(|_| {
-                let (from, ready, sent) = (&from, &ready, &sent);
-                let work = move || -> anyhow::Result<Vec<f64>> {
-                    let (mut order, mut delays) = (Order::default(), Vec::with_capacity(SINGLE_WRITES));
-                    watch(api, from, ready, |line| {
-                        let now = Instant::now();
-                        if let Some(sent) = sent.get(order.seen).and_then(OnceLock::get) {
-                            delays.push((now - *sent).as_secs_f64() * 1e3);
-                        }
-                        order.next(line);
-                        order.seen == SINGLE_WRITES
-                    })?;
-                    order.check()?;
-                    Ok(delays)
-                };
-                std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work)
-            })
-            .collect::<Result<_, _>>()?;
-        ready.wait();
-        std::thread::sleep(REST);
-        let opened = open()?;
-        for (number, sent) in sent.iter().enumerate() {
-            sent.set(Instant::now()).map_err(|_| anyhow::anyhow!("sent twice"))?;
+    let (mut sent, mut opened) = (Vec::new(), None);
+    let seen = watched(api, &from, VERY_MANY, SINGLE_WRITES, || {
+        opened = Some(open()?);
+        for number in 0..SINGLE_WRITES {
+            sent.push(Instant::now());
             connection.count("POST", &path, &config_map(number))?;
             std::thread::sleep(BETWEEN_SINGLE_WRITES);
         }
-        for watcher in watchers {
-            delays.extend(watcher.join().map_err(|_| anyhow::anyhow!("a watcher panicked"))??);
+        Ok(())
+    })?;
+    let of_one = |times: &Vec<Instant>| -> Vec<f64> {
+        times.iter().zip(&sent).map(|(seen, sent)| (*seen - *sent).as_secs_f64() * 1e3).collect()
+    };
+    delays.extend(seen.iter().flat_map(of_one));
+    opened.context("nobody watched")
+}
+
+/// Lets so many watch what this path says until each has seen as many changes as `write` makes; when each saw which.
+fn watched<T>(
+    api: &Api,
+    path: &str,
+    watchers: usize,
+    changes: usize,
+    write: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<Vec<Vec<Instant>>> {
+    let open = |_| api.connect_small()?.into_watch(path);
+    let mut watches = (0..watchers).map(open).collect::<anyhow::Result<Vec<Watch>>>()?;
+    std::thread::scope(|scope| {
+        let read = |part| scope.spawn(move || read(part, changes));
+        let readers: Vec<_> = watches.chunks_mut(watchers.div_ceil(READERS)).map(read).collect();
+        std::thread::sleep(REST);
+        write()?;
+        let mut seen = Vec::with_capacity(watchers);
+        for reader in readers {
+            seen.extend(reader.join().map_err(|_| anyhow::anyhow!("a reader panicked"))??);
         }
-        if delays.len() != VERY_MANY * SINGLE_WRITES {
-            bail!("{} events of {}", delays.len(), VERY_MANY * SINGLE_WRITES);
-        }
-        Ok(opened)
+        Ok(seen)
     })
 }
 
-/// Watches what this path says; waits at the barrier when it is connected, also when it failed to.
-fn watch(api: &Api, path: &str, ready: &Barrier, seen: impl FnMut(&[u8]) -> bool) -> anyhow::Result<()> {
-    let connected = api.connect_small();
-    ready.wait();
-    connected?.watch(path, seen)
+/// Reads so many changes from each watch; when which came.
+fn read(watches: &mut [Watch], changes: usize) -> anyhow::Result<Vec<Vec<Instant>>> {
+    let mut seen = vec![(Order::default(), Vec::with_capacity(changes)); watches.len()];
+    follow(watches, |number, line| {
+        let now = Instant::now();
+        let Some((order, times)) = seen.get_mut(number) else { return true };
+        order.next(line);
+        times.push(now);
+        times.len() == changes
+    })?;
+    seen.into_iter().map(|(order, times)| order.check().map(|()| times)).collect()
 }
 
 /// The path of a new namespace's ConfigMaps, and that of the watch of what becomes of them from now on.
@@ -153,24 +139,23 @@ fn config_map(number: usize) -> String {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"key": "value"}}).to_string()
 }
 
-/// What a watcher has seen.
-#[derive(Default)]
+/// The newest revision that a watcher has seen.
+#[derive(Clone, Default)]
 struct Order {
-    seen: usize,
     newest: u64,
-    out_of_order: bool,
+    broken: bool,
 }
 
 impl Order {
     fn next(&mut self, line: &[u8]) {
         let revision = revision(line).unwrap_or(0);
-        self.out_of_order |= revision <= self.newest;
+        self.broken |= revision <= self.newest;
         self.newest = revision;
-        self.seen += 1;
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        if self.out_of_order { bail!("a watcher saw changes out of order") } else { Ok(()) }
+        anyhow::ensure!(!self.broken, "a watcher saw changes out of order");
+        Ok(())
     }
 }
 
