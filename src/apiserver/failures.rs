@@ -23,7 +23,17 @@ pub fn of_store(error: &store::Error) -> Failure {
         }
         Error::Busy => Failure::too_many_requests("too many writes are waiting, please try again", RETRY_AFTER_SECONDS),
         Error::NotLeader | Error::Closed => retry(Failure::new(Reason::ServiceUnavailable, error.to_string())),
-        Error::EmptyKey | Error::DuplicateKey => Failure::internal(error),
+        // What the API server asks for has none of these faults.
+        Error::EmptyKey
+        | Error::DuplicateKey
+        | Error::TooDeep { .. }
+        | Error::ValueProvided
+        | Error::LeaseProvided
+        | Error::KeyNotFound
+        | Error::LeaseNotFound { .. }
+        | Error::LeaseExists { .. }
+        | Error::LeaseTooLong { .. }
+        | Error::TooManyLeases { .. } => Failure::internal(error),
     }
 }
 

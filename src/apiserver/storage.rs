@@ -53,8 +53,8 @@ impl Storage {
     /// The revision at which the object came to be; `None` if there is one already.
     pub async fn create(&self, key: Bytes, value: Bytes, durability: Durability) -> Result<Option<u64>, Failure> {
         let value = self.seal(&key, value)?;
-        let compare = Compare::CreateRevision(key.clone(), 0);
-        self.timed("create", &key.clone(), self.write(compare, Op::Put { key, value }, durability)).await
+        let compare = Compare::create_revision(key.clone(), 0);
+        self.timed("create", &key.clone(), self.write(compare, Op::put(key, value), durability)).await
     }
 
     /// The new revision; `None` if the object is no longer at revision `from`.
@@ -66,14 +66,14 @@ impl Storage {
         durability: Durability,
     ) -> Result<Option<u64>, Failure> {
         let value = self.seal(&key, value)?;
-        let compare = Compare::ModRevision(key.clone(), from);
-        self.timed("update", &key.clone(), self.write(compare, Op::Put { key, value }, durability)).await
+        let compare = Compare::mod_revision(key.clone(), from);
+        self.timed("update", &key.clone(), self.write(compare, Op::put(key, value), durability)).await
     }
 
     /// The revision of the deletion; `None` if the object is no longer at revision `from`.
     pub async fn delete(&self, key: Bytes, from: u64, durability: Durability) -> Result<Option<u64>, Failure> {
-        let delete = Op::Delete { range: KeyRange::key(key.clone()) };
-        self.timed("delete", &key.clone(), self.write(Compare::ModRevision(key, from), delete, durability)).await
+        let delete = Op::delete(KeyRange::key(key.clone()));
+        self.timed("delete", &key.clone(), self.write(Compare::mod_revision(key, from), delete, durability)).await
     }
 
     /// Counts the operation under the names that upstream has for etcd's.

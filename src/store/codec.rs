@@ -4,10 +4,13 @@
 use bytes::Bytes;
 use openraft::{EntryPayload, LogId, Vote};
 
-use crate::command::{Batch, Command};
+use crate::command::{Batch, Command, Remaining};
 use crate::raft::{Entry, Id};
 use crate::state::Record;
-use crate::types::{Compare, Durability, KeyRange, KeyValue, Op, Range, Txn};
+use crate::types::{
+    Bounds, Compare, Delete, Durability, KeyRange, KeyValue, Lease, NO_LEASE, Op, Operator, Put, Range, Sort,
+    SortOrder, SortTarget, TXN_DEPTH_MAX, Target, Txn,
+};
 
 /// Writes into a growing buffer.
 pub(crate) trait Encode {
@@ -17,6 +20,8 @@ pub(crate) trait Encode {
 /// Takes values off the front of a buffer. Byte strings are copied out, so that nothing keeps the buffer alive.
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
+    /// Transactions that what is read stands in.
+    depth: usize,
 }
 
 pub(crate) trait Decode: Sized {
@@ -25,7 +30,7 @@ pub(crate) trait Decode: Sized {
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Reader<'a> {
-        Reader { rest: bytes }
+        Reader { rest: bytes, depth: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -79,9 +84,26 @@ macro_rules! variants {
 
 variants! {
     BLANK = 0, BATCH = 1, MEMBERSHIP = 2,
-    TXN = 0, COMPACT = 1, SKIP = 2,
-    MOD_REVISION = 0, CREATE_REVISION = 1, VERSION = 2, VALUE = 3,
-    PUT = 0, DELETE = 1, RANGE = 2,
+    TXN = 0, COMPACT = 1, SKIP = 2, LEASE_GRANT = 3, LEASE_REVOKE = 4, LEASE_CHECKPOINT = 5,
+    MOD_REVISION = 0, CREATE_REVISION = 1, VERSION = 2, VALUE = 3, LEASE = 4, COMPARE_WITH = 5,
+    PUT = 0, DELETE = 1, RANGE = 2, PUT_WITH = 3, DELETE_WITH = 4, RANGE_WITH = 5, WITHIN = 6,
+}
+
+// What has no options is written without them: it is nearly everything there is.
+variants! { IGNORE_VALUE = 1, IGNORE_LEASE = 2, PREV_KV = 4 }
+variants! { DELETED = 1, LEASED = 2 }
+
+const OPERATORS: [Operator; 4] = [Operator::Equal, Operator::Greater, Operator::Less, Operator::NotEqual];
+const SORT_TARGETS: [SortTarget; 5] =
+    [SortTarget::Key, SortTarget::Version, SortTarget::CreateRevision, SortTarget::ModRevision, SortTarget::Value];
+
+/// A value's place in a list of all of its kind.
+fn place<T: PartialEq>(all: &[T], value: &T) -> u8 {
+    all.iter().position(|one| one == value).and_then(|at| u8::try_from(at).ok()).unwrap_or(u8::MAX)
+}
+
+fn at_place<T: Copy>(all: &[T], place: u8) -> Option<T> {
+    all.get(usize::from(place)).copied()
 }
 
 impl Encode for u64 {
@@ -93,6 +115,18 @@ impl Encode for u64 {
 impl Decode for u64 {
     fn decode(from: &mut Reader<'_>) -> Option<u64> {
         from.u64()
+    }
+}
+
+impl Encode for i64 {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.to_le_bytes());
+    }
+}
+
+impl Decode for i64 {
+    fn decode(from: &mut Reader<'_>) -> Option<i64> {
+        Some(i64::from_le_bytes(from.take(8)?.try_into().ok()?))
     }
 }
 
@@ -218,6 +252,19 @@ impl Encode for Command {
                 out.push(SKIP);
                 put_u64(out, *revisions);
             }
+            Command::LeaseGrant(lease) => {
+                out.push(LEASE_GRANT);
+                lease.id.encode(out);
+                lease.ttl_seconds.encode(out);
+            }
+            Command::LeaseRevoke { id } => {
+                out.push(LEASE_REVOKE);
+                id.encode(out);
+            }
+            Command::LeaseCheckpoint { remaining } => {
+                out.push(LEASE_CHECKPOINT);
+                remaining.encode(out);
+            }
         }
     }
 }
@@ -228,8 +275,24 @@ impl Decode for Command {
             TXN => Command::Txn(Txn::decode(from)?),
             COMPACT => Command::Compact { revision: from.u64()? },
             SKIP => Command::Skip { revisions: from.u64()? },
+            LEASE_GRANT => Command::LeaseGrant(Lease { id: i64::decode(from)?, ttl_seconds: i64::decode(from)? }),
+            LEASE_REVOKE => Command::LeaseRevoke { id: i64::decode(from)? },
+            LEASE_CHECKPOINT => Command::LeaseCheckpoint { remaining: Vec::decode(from)? },
             _ => return None,
         })
+    }
+}
+
+impl Encode for Remaining {
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.id.encode(out);
+        self.seconds.encode(out);
+    }
+}
+
+impl Decode for Remaining {
+    fn decode(from: &mut Reader<'_>) -> Option<Remaining> {
+        Some(Remaining { id: i64::decode(from)?, seconds: i64::decode(from)? })
     }
 }
 
@@ -251,56 +314,65 @@ impl Decode for Txn {
 
 impl Encode for Compare {
     fn encode(&self, out: &mut Vec<u8>) {
-        let (variant, key) = match self {
-            Compare::ModRevision(key, _) => (MOD_REVISION, key),
-            Compare::CreateRevision(key, _) => (CREATE_REVISION, key),
-            Compare::Version(key, _) => (VERSION, key),
-            Compare::Value(key, _) => (VALUE, key),
-        };
-        out.push(variant);
-        key.encode(out);
-        match self {
-            Compare::ModRevision(_, want) | Compare::CreateRevision(_, want) | Compare::Version(_, want) => {
-                want.encode(out);
-            }
-            Compare::Value(_, want) => want.encode(out),
+        let plain = self.operator == Operator::Equal && self.keys.end.is_none();
+        if !plain {
+            out.push(COMPARE_WITH);
+            out.push(place(&OPERATORS, &self.operator));
+        }
+        out.push(match &self.target {
+            Target::ModRevision(_) => MOD_REVISION,
+            Target::CreateRevision(_) => CREATE_REVISION,
+            Target::Version(_) => VERSION,
+            Target::Value(_) => VALUE,
+            Target::Lease(_) => LEASE,
+        });
+        self.keys.start.encode(out);
+        match &self.target {
+            Target::ModRevision(want) | Target::CreateRevision(want) | Target::Version(want) => want.encode(out),
+            Target::Value(want) => want.encode(out),
+            Target::Lease(want) => want.encode(out),
+        }
+        if !plain {
+            self.keys.end.encode(out);
         }
     }
 }
 
 impl Decode for Compare {
     fn decode(from: &mut Reader<'_>) -> Option<Compare> {
-        let variant = from.u8()?;
-        let key = Bytes::decode(from)?;
-        Some(match variant {
-            MOD_REVISION => Compare::ModRevision(key, from.u64()?),
-            CREATE_REVISION => Compare::CreateRevision(key, from.u64()?),
-            VERSION => Compare::Version(key, from.u64()?),
-            VALUE => Compare::Value(key, Bytes::decode(from)?),
+        let mut variant = from.u8()?;
+        let plain = variant != COMPARE_WITH;
+        let mut operator = Operator::Equal;
+        if !plain {
+            operator = at_place(&OPERATORS, from.u8()?)?;
+            variant = from.u8()?;
+        }
+        let start = Bytes::decode(from)?;
+        let target = match variant {
+            MOD_REVISION => Target::ModRevision(from.u64()?),
+            CREATE_REVISION => Target::CreateRevision(from.u64()?),
+            VERSION => Target::Version(from.u64()?),
+            VALUE => Target::Value(Bytes::decode(from)?),
+            LEASE => Target::Lease(i64::decode(from)?),
             _ => return None,
-        })
+        };
+        let end = if plain { None } else { Option::decode(from)? };
+        Some(Compare { keys: KeyRange { start, end }, operator, target })
     }
 }
 
 impl Encode for Op {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Op::Put { key, value } => {
-                out.push(PUT);
-                key.encode(out);
-                value.encode(out);
+            Op::Put(put) => put.encode(out),
+            Op::Delete(delete) => {
+                out.push(if delete.prev_kv { DELETE_WITH } else { DELETE });
+                delete.range.encode(out);
             }
-            Op::Delete { range } => {
-                out.push(DELETE);
-                range.encode(out);
-            }
-            Op::Range(range) => {
-                out.push(RANGE);
-                range.keys.encode(out);
-                range.revision.encode(out);
-                put_u64(out, range.limit as u64);
-                out.push(u8::from(range.keys_only));
-                out.push(u8::from(range.count_only));
+            Op::Range(range) => range.encode(out),
+            Op::Txn(txn) => {
+                out.push(WITHIN);
+                txn.encode(out);
             }
         }
     }
@@ -309,16 +381,116 @@ impl Encode for Op {
 impl Decode for Op {
     fn decode(from: &mut Reader<'_>) -> Option<Op> {
         Some(match from.u8()? {
-            PUT => Op::Put { key: Bytes::decode(from)?, value: Bytes::decode(from)? },
-            DELETE => Op::Delete { range: KeyRange::decode(from)? },
-            RANGE => Op::Range(Range {
-                keys: KeyRange::decode(from)?,
-                revision: Option::decode(from)?,
-                limit: usize::try_from(from.u64()?).ok()?,
-                keys_only: from.u8()? == 1,
-                count_only: from.u8()? == 1,
-            }),
+            PUT => Op::put(Bytes::decode(from)?, Bytes::decode(from)?),
+            PUT_WITH => {
+                let flags = from.u8()?;
+                Op::Put(Put {
+                    lease: i64::decode(from)?,
+                    key: Bytes::decode(from)?,
+                    value: Bytes::decode(from)?,
+                    ignore_value: flags & IGNORE_VALUE != 0,
+                    ignore_lease: flags & IGNORE_LEASE != 0,
+                    prev_kv: flags & PREV_KV != 0,
+                })
+            }
+            DELETE => Op::delete(KeyRange::decode(from)?),
+            DELETE_WITH => Op::Delete(Delete { range: KeyRange::decode(from)?, prev_kv: true }),
+            RANGE => Op::Range(Box::new(Range::decode(from)?)),
+            RANGE_WITH => {
+                let mut range = Box::new(Range::decode(from)?);
+                (range.sort, range.bounds) = (Option::decode(from)?, Bounds::decode(from)?);
+                Op::Range(range)
+            }
+            WITHIN => {
+                from.depth += 1;
+                let txn = if from.depth > TXN_DEPTH_MAX { None } else { Txn::decode(from) };
+                from.depth -= 1;
+                Op::Txn(Box::new(txn?))
+            }
             _ => return None,
+        })
+    }
+}
+
+impl Encode for Put {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        let flags =
+            flag(self.ignore_value, IGNORE_VALUE) | flag(self.ignore_lease, IGNORE_LEASE) | flag(self.prev_kv, PREV_KV);
+        if flags == 0 && self.lease == NO_LEASE {
+            out.push(PUT);
+        } else {
+            out.push(PUT_WITH);
+            out.push(flags);
+            self.lease.encode(out);
+        }
+        self.key.encode(out);
+        self.value.encode(out);
+    }
+}
+
+impl Encode for Range {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let plain = self.sort.is_none() && self.bounds.is_none();
+        out.push(if plain { RANGE } else { RANGE_WITH });
+        self.keys.encode(out);
+        self.revision.encode(out);
+        put_u64(out, self.limit as u64);
+        out.push(u8::from(self.keys_only));
+        out.push(u8::from(self.count_only));
+        if !plain {
+            self.sort.encode(out);
+            self.bounds.encode(out);
+        }
+    }
+}
+
+/// Without what follows in a range with options.
+impl Decode for Range {
+    fn decode(from: &mut Reader<'_>) -> Option<Range> {
+        Some(Range {
+            keys: KeyRange::decode(from)?,
+            revision: Option::decode(from)?,
+            limit: usize::try_from(from.u64()?).ok()?,
+            keys_only: from.u8()? == 1,
+            count_only: from.u8()? == 1,
+            sort: None,
+            bounds: Bounds::default(),
+        })
+    }
+}
+
+impl Encode for Sort {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(place(&SORT_TARGETS, &self.target));
+        out.push(u8::from(self.order == SortOrder::Descending));
+    }
+}
+
+impl Decode for Sort {
+    fn decode(from: &mut Reader<'_>) -> Option<Sort> {
+        let target = at_place(&SORT_TARGETS, from.u8()?)?;
+        let order = if from.u8()? == 1 { SortOrder::Descending } else { SortOrder::Ascending };
+        Some(Sort { target, order })
+    }
+}
+
+impl Encode for Bounds {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.mod_revision_min);
+        put_u64(out, self.mod_revision_max);
+        put_u64(out, self.create_revision_min);
+        put_u64(out, self.create_revision_max);
+    }
+}
+
+impl Decode for Bounds {
+    fn decode(from: &mut Reader<'_>) -> Option<Bounds> {
+        Some(Bounds {
+            mod_revision_min: from.u64()?,
+            mod_revision_max: from.u64()?,
+            create_revision_min: from.u64()?,
+            create_revision_max: from.u64()?,
         })
     }
 }
@@ -338,20 +510,26 @@ impl Decode for KeyRange {
 
 impl Encode for Record {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(self.deleted));
+        let leased = self.kv.lease != NO_LEASE;
+        out.push(if self.deleted { DELETED } else { 0 } | if leased { LEASED } else { 0 });
         put_u64(out, self.kv.create_revision);
         put_u64(out, self.kv.mod_revision);
         put_u64(out, self.kv.version);
         self.kv.key.encode(out);
         self.kv.value.encode(out);
+        if leased {
+            self.kv.lease.encode(out);
+        }
     }
 }
 
 impl Decode for Record {
     fn decode(from: &mut Reader<'_>) -> Option<Record> {
-        let deleted = from.u8()? == 1;
+        let flags = from.u8()?;
         let (create_revision, mod_revision, version) = (from.u64()?, from.u64()?, from.u64()?);
         let (key, value) = (Bytes::decode(from)?, Bytes::decode(from)?);
-        Some(Record { kv: KeyValue { key, value, create_revision, mod_revision, version }, deleted })
+        let lease = if flags & LEASED != 0 { i64::decode(from)? } else { NO_LEASE };
+        let kv = KeyValue { key, value, create_revision, mod_revision, version, lease };
+        Some(Record { kv, deleted: flags & DELETED != 0 })
     }
 }

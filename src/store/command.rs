@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::types::{Durability, Txn, TxnOutcome};
+use crate::types::{Durability, LEASES_MAX, Lease, LeaseId, Txn, TxnOutcome};
 
 /// One change of the replicated state. Its effect is a function of the state before it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,29 @@ pub(crate) enum Command {
     Skip {
         revisions: u64,
     },
+    LeaseGrant(Lease),
+    /// End a lease and delete its keys: because it was asked for, or because nobody kept it alive.
+    LeaseRevoke {
+        id: LeaseId,
+    },
+    /// What is left of leases, for those who lead after this.
+    LeaseCheckpoint {
+        remaining: Vec<Remaining>,
+    },
+}
+
+/// What was left of a lease; 0 seconds say that it is as good as new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remaining {
+    pub(crate) id: LeaseId,
+    pub(crate) seconds: i64,
+}
+
+impl Command {
+    /// It frees room, or keeps what was promised: it is taken when the disk or the quota is full.
+    pub(crate) fn is_needed(&self) -> bool {
+        matches!(self, Command::Compact { .. } | Command::Skip { .. } | Command::LeaseRevoke { .. })
+    }
 }
 
 /// The commands that share one log entry, and with it one sync. Cheap to clone.
@@ -43,24 +66,35 @@ impl Batch {
 pub(crate) enum Reply {
     Txn(TxnOutcome),
     Done { revision: u64 },
-    Compacted { requested: u64, compacted: u64 },
-    FutureRevision { requested: u64, revision: u64 },
+    Refused(Refusal),
 }
 
 impl From<Refusal> for Reply {
     fn from(refusal: Refusal) -> Reply {
-        match refusal {
-            Refusal::Compacted { requested, compacted } => Reply::Compacted { requested, compacted },
-            Refusal::FutureRevision { requested, revision } => Reply::FutureRevision { requested, revision },
-        }
+        Reply::Refused(refusal)
     }
 }
 
-/// Why the state refused a read or a command: the revision named is outside of what it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why the state refused a read or a command. It changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Refusal {
-    Compacted { requested: u64, compacted: u64 },
-    FutureRevision { requested: u64, revision: u64 },
+    Compacted {
+        requested: u64,
+        compacted: u64,
+    },
+    FutureRevision {
+        requested: u64,
+        revision: u64,
+    },
+    /// A put keeps the value or the lease of a key that does not exist.
+    KeyNotFound,
+    LeaseNotFound {
+        id: LeaseId,
+    },
+    LeaseExists {
+        id: LeaseId,
+    },
+    TooManyLeases,
 }
 
 impl From<Refusal> for Error {
@@ -68,6 +102,10 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::Compacted { requested, compacted } => Error::Compacted { requested, compacted },
             Refusal::FutureRevision { requested, revision } => Error::FutureRevision { requested, revision },
+            Refusal::KeyNotFound => Error::KeyNotFound,
+            Refusal::LeaseNotFound { id } => Error::LeaseNotFound { id },
+            Refusal::LeaseExists { id } => Error::LeaseExists { id },
+            Refusal::TooManyLeases => Error::TooManyLeases { max: LEASES_MAX },
         }
     }
 }

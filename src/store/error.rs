@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::types::ReadOnly;
+use crate::types::{LeaseId, ReadOnly};
 
 /// A request was refused or its end is unknown.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -23,12 +23,34 @@ pub enum Error {
     /// etcd: `ErrTooManyOps`.
     #[error("the transaction has {ops} comparisons and operations, more than {max}")]
     TooManyOps { ops: usize, max: usize },
+    #[error("transactions stand within each other more than {max} deep")]
+    TooDeep { max: usize },
     /// etcd: `ErrEmptyKey`.
     #[error("a key is empty")]
     EmptyKey,
     /// etcd: `ErrDuplicateKey`.
     #[error("the transaction writes a key twice")]
     DuplicateKey,
+    /// A put is to keep the value and brings one (etcd: `ErrValueProvided`).
+    #[error("a value is given where the key is to keep its own")]
+    ValueProvided,
+    /// A put is to keep the lease and brings one (etcd: `ErrLeaseProvided`).
+    #[error("a lease is given where the key is to keep its own")]
+    LeaseProvided,
+    /// A put is to keep what the key has, and there is no such key (etcd: `ErrKeyNotFound`).
+    #[error("there is no such key")]
+    KeyNotFound,
+    /// etcd: `ErrLeaseNotFound`.
+    #[error("there is no lease {id}")]
+    LeaseNotFound { id: LeaseId },
+    /// etcd: `ErrLeaseExist`.
+    #[error("there is a lease {id} already")]
+    LeaseExists { id: LeaseId },
+    /// etcd: `ErrLeaseTTLTooLarge`.
+    #[error("a lease of {seconds} s is longer than {max} s")]
+    LeaseTooLong { seconds: i64, max: i64 },
+    #[error("there are {max} leases already")]
+    TooManyLeases { max: usize },
     /// More writes wait than the store lets wait; try again later.
     #[error("too many writes are waiting")]
     Busy,

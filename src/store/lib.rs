@@ -17,6 +17,8 @@ mod codec;
 mod command;
 mod disk;
 mod error;
+mod leases;
+mod lessor;
 mod log;
 mod materialised;
 mod open;
@@ -28,9 +30,12 @@ mod types;
 mod watch;
 
 #[cfg(test)]
+mod lease_test;
+#[cfg(test)]
 mod store_test;
 
 pub use error::{Error, OpenError, WatchError};
+pub use raft::Leadership;
 pub use types::*;
 pub use watch::{WatchProgress, Watcher};
 
@@ -39,9 +44,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::watch::Receiver;
 use tokio::sync::{mpsc, oneshot};
 
 use command::{Command, Reply};
+use lessor::Lessor;
 use log::Log;
 use raft::propose::Proposal;
 use snapshot::Snapshots;
@@ -90,6 +97,8 @@ struct Inner {
     snapshots: Arc<Snapshots>,
     proposals: mpsc::Sender<Proposal>,
     over_quota: Arc<AtomicBool>,
+    lessor: Arc<Lessor>,
+    leadership: Receiver<Leadership>,
     stopping: task::Shutdown,
     closed: task::Shutdown,
 }
@@ -173,6 +182,11 @@ impl Store {
         }
     }
 
+    /// Follows who leads the group.
+    pub fn leading(&self) -> Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
     /// Returns once the store has ended, by shutdown or because the disk failed, and its directory is free.
     pub async fn closed(&self) {
         self.inner.closed.cancelled().await;
@@ -206,10 +220,7 @@ impl Inner {
 
 fn refused(reply: &Reply) -> Error {
     match reply {
-        Reply::Compacted { requested, compacted } => Error::Compacted { requested: *requested, compacted: *compacted },
-        Reply::FutureRevision { requested, revision } => {
-            Error::FutureRevision { requested: *requested, revision: *revision }
-        }
+        Reply::Refused(refusal) => (*refusal).into(),
         // The state answers a command with the reply of its kind.
         Reply::Txn(_) | Reply::Done { .. } => Error::Closed,
     }

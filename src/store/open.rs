@@ -17,9 +17,10 @@ use rand::RngExt;
 use tokio::sync::{Notify, mpsc};
 
 use crate::command::Command;
-use crate::disk::{Disk, RealDisk};
+use crate::disk::{self, Disk, RealDisk};
 use crate::error::OpenError;
-use crate::log::{Log, Options, SEGMENT_BYTES};
+use crate::lessor::Lessor;
+use crate::log::{Log, Options, Runs, SEGMENT_BYTES};
 use crate::materialised::{self, Checkpointer, Database};
 use crate::raft::propose::{self, Proposer};
 use crate::raft::{Applied, Due, Id, LogStore, Machine, Member, NoPeers, Raft};
@@ -45,6 +46,8 @@ pub(crate) struct Ground {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) segment_bytes: u64,
     pub(crate) relaxed_sync_after: Duration,
+    /// Where the log's writer runs.
+    pub(crate) runs: Runs,
     /// Where the materialised state lies, on the operating system's disk.
     pub(crate) database_dir: PathBuf,
     /// Another one than last time means that what was not synced may be lost.
@@ -57,8 +60,14 @@ pub(crate) async fn open(config: Config, shutdown: task::Shutdown) -> Result<Sto
     let lock = lock(&config.dir)?;
     let boot_id = std::fs::read_to_string(BOOT_ID).map_err(failed("read", Path::new(BOOT_ID)))?;
     let database_dir = config.dir.join("sled");
-    let ground =
-        Ground { database_dir, disk, segment_bytes: SEGMENT_BYTES, relaxed_sync_after: RELAXED_SYNC_AFTER, boot_id };
+    let ground = Ground {
+        database_dir,
+        disk,
+        segment_bytes: SEGMENT_BYTES,
+        relaxed_sync_after: RELAXED_SYNC_AFTER,
+        runs: Runs::Thread,
+        boot_id,
+    };
     open_on(ground, config, shutdown, Some(lock)).await
 }
 
@@ -89,12 +98,13 @@ async fn open_until_failed(
         dir: config.dir.join("log"),
         segment_bytes: ground.segment_bytes,
         relaxed_sync_after: ground.relaxed_sync_after,
+        runs: ground.runs.clone(),
     };
-    let loaded = tokio::task::spawn_blocking(move || {
+    let work = move || {
         let (disk, dir, failed) = loading;
         load(&disk, &dir, database, options, failed)
-    });
-    let loaded = loaded.await.map_err(|error| OpenError::Raft(Box::new(error)))??;
+    };
+    let loaded = disk::work(ground.disk.as_ref(), work).await.map_err(|error| OpenError::Raft(Box::new(error)))??;
     replay(&loaded.watched, &loaded.log).await;
 
     let due = Due::default();
@@ -114,6 +124,9 @@ async fn open_until_failed(
         over_quota: over_quota.clone(),
         relaxed: 0,
     };
+    let leadership = raft::follow(&group);
+    let lessor = Arc::new(Lessor::new(loaded.watched.clone(), proposals.clone()));
+    task::spawn("store-leases", lessor.clone().run(leadership.clone(), stopping.clone()));
     let store = Store {
         inner: Arc::new(Inner {
             id: loaded.id,
@@ -123,6 +136,8 @@ async fn open_until_failed(
             snapshots: loaded.snapshots,
             proposals,
             over_quota,
+            lessor,
+            leadership,
             stopping: stopping.clone(),
             closed: closed.clone(),
         }),

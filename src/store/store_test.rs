@@ -9,14 +9,15 @@ use bytes::Bytes;
 use futures::future::join_all;
 
 use crate::disk::fake::FakeDisk;
+use crate::log::Runs;
 use crate::materialised::{self, Database, Header};
 use crate::open::{Ground, open_on};
 use crate::raft::SnapshotMeta;
 use crate::snapshot::Contents;
 use crate::state::State;
 use crate::{
-    Compare, Config, Durability, Error, Event, KeyRange, OpOutcome, OpenError, Range, ReadOnly, Store, Txn, WatchError,
-    WatchRequest,
+    Compare, Config, Durability, Error, Event, KeyRange, OpOutcome, OpenError, Range, ReadOnly, Store, Target, Txn,
+    WatchError, WatchRequest,
 };
 
 const SEGMENT_BYTES: u64 = 128 << 10;
@@ -27,6 +28,7 @@ fn ground(disk: &FakeDisk, boot_id: &str) -> Ground {
         database_dir: PathBuf::from("/nonexistent/sled"),
         segment_bytes: SEGMENT_BYTES,
         relaxed_sync_after: Duration::from_secs(60),
+        runs: Runs::default(),
         boot_id: boot_id.to_owned(),
     }
 }
@@ -65,7 +67,7 @@ async fn a_store_keeps_its_state_and_history_over_restarts_and_snapshots() {
         join_all(writes).await.into_iter().for_each(|outcome| assert!(outcome.unwrap().succeeded));
     }
     let deleted = store.txn(Txn::delete(KeyRange::prefix("/registry/pods/09"))).await.unwrap();
-    assert!(matches!(&deleted.responses[0], OpOutcome::Delete { deleted } if deleted.len() == 1_000));
+    assert!(matches!(&deleted.responses[0], OpOutcome::Delete { deleted: 1_000, .. }));
     store.compact(5_000).await.unwrap();
     assert!(matches!(store.compact(5_000).await, Err(Error::Compacted { .. })));
     let before = store.status();
@@ -159,6 +161,7 @@ fn contents_at_checkpoint(dir: &tempfile::TempDir) -> Contents {
         revision: state.revision(),
         compacted: state.compacted(),
         hash: state.hash(),
+        leases: state.leases(),
         records: state.records(),
     }
 }
@@ -317,7 +320,7 @@ async fn history_is_bounded_without_being_asked() {
 async fn transactions_compare_and_write_and_are_bounded() {
     let disk = FakeDisk::default();
     let store = open_fake(&disk, "b").await.unwrap();
-    let create = Txn { compare: vec![Compare::ModRevision("k".into(), 0)], ..Txn::put("k", "1") };
+    let create = Txn { compare: vec![Compare::mod_revision("k", 0)], ..Txn::put("k", "1") };
     let created = store.txn(create.clone()).await.unwrap();
     assert!(created.succeeded);
     let again = store.txn(create).await.unwrap();
@@ -326,7 +329,7 @@ async fn transactions_compare_and_write_and_are_bounded() {
     assert!(matches!(store.txn(large).await, Err(Error::TooLarge { .. })));
     let largest = Txn::put("k", vec![0; 100_000]);
     store.txn(largest).await.unwrap();
-    let many = Txn { compare: vec![Compare::Version("k".into(), 1); 129], ..Txn::default() };
+    let many = Txn { compare: vec![Compare::equal("k", Target::Version(1)); 129], ..Txn::default() };
     assert!(matches!(store.txn(many).await, Err(Error::TooManyOps { .. })));
     assert!(matches!(store.txn(Txn::put("", "1")).await, Err(Error::EmptyKey)));
     let future = Range { revision: Some(99), ..Range::all(KeyRange::key("k")) };
@@ -388,7 +391,7 @@ async fn watchers_see_every_change_once_and_in_order_while_clients_write() {
 
 fn all_keys() -> Vec<crate::Op> {
     let keys = ["a", "b"].into_iter().flat_map(|group| (0..10).map(move |at| format!("{group}/{at}")));
-    keys.map(|key| crate::Op::Put { key: key.into(), value: "last".into() }).collect()
+    keys.map(|key| crate::Op::put(key, "last")).collect()
 }
 
 async fn read_through(mut watcher: crate::Watcher, revision: u64) -> Vec<Arc<Event>> {

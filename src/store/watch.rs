@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use crate::command::Refusal;
 use crate::error::WatchError as Error;
 use crate::raft::Applied;
-use crate::state::{Changes, State};
+use crate::state::{Changes, State, Touched};
 use crate::types::{Event, KeyRange, WatchBatch, WatchRequest};
 
 /// A batch ends with the first revision that makes it this long.
@@ -34,6 +34,8 @@ pub(crate) struct Watched {
     state: RwLock<(State, Applied)>,
     hub: Mutex<Hub>,
     closed: AtomicBool,
+    /// Told when leases came or went.
+    leases: Notify,
 }
 
 /// Follows the changes in a range of keys. Dropping it ends it.
@@ -77,6 +79,7 @@ impl Watched {
             state: RwLock::new((state, applied)),
             hub: Mutex::default(),
             closed: AtomicBool::new(false),
+            leases: Notify::new(),
         })
     }
 
@@ -106,6 +109,9 @@ impl Watched {
             for event in state.history_from(before + 1) {
                 hub.mark(event, &mut woken);
             }
+            if state.leases_touched() {
+                self.leases.notify_one();
+            }
             result
         };
         for slot in woken {
@@ -126,6 +132,15 @@ impl Watched {
         self.state.write().0.forget_changes();
     }
 
+    /// Returns once leases came or went that [`Watched::take_touched_leases`] has not told of.
+    pub(crate) async fn leases_touched(&self) {
+        self.leases.notified().await;
+    }
+
+    pub(crate) fn take_touched_leases(&self) -> Touched {
+        self.state.write().0.take_touched_leases()
+    }
+
     /// Puts another state in the place of this one, as a snapshot from the leader does. Watchers that had not
     /// read what the new one no longer has will find out when they read.
     pub(crate) fn replace(&self, state: State, applied: Applied) {
@@ -133,6 +148,7 @@ impl Watched {
             let mut old = self.state.write();
             let unread = old.0.revision() + 1;
             *old = (state, applied);
+            self.leases.notify_one();
             let hub = self.hub.lock();
             let all: Vec<Arc<Slot>> = hub.all().cloned().collect();
             for slot in &all {

@@ -123,6 +123,10 @@ impl Inner {
 }
 
 impl Disk for FakeDisk {
+    fn blocks(&self) -> bool {
+        false
+    }
+
     fn make_dir(&self, _dir: &Path) -> io::Result<()> {
         Ok(())
     }

@@ -27,6 +27,18 @@ pub(crate) trait Disk: Send + Sync + Debug + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Its operations take time and belong on a thread where that is no harm.
+    fn blocks(&self) -> bool {
+        true
+    }
+}
+
+/// Does work on a disk where it holds nobody up.
+pub(crate) async fn work<T: Send + 'static>(
+    disk: &dyn Disk,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, tokio::task::JoinError> {
+    if disk.blocks() { tokio::task::spawn_blocking(work).await } else { Ok(work()) }
 }
 
 pub(crate) trait DiskFile: Send + Sync + Debug {

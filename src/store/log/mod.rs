@@ -57,17 +57,37 @@ pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 #[derive(Clone)]
 pub(crate) struct Log {
     shared: Arc<Shared>,
-    requests: mpsc::Sender<Request>,
+    requests: Queue,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 /// Where and how.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) dir: PathBuf,
     pub(crate) segment_bytes: u64,
     /// How long a relaxed write may wait for a sync that another one causes.
     pub(crate) relaxed_sync_after: std::time::Duration,
+    /// Where the writer runs.
+    pub(crate) runs: Runs,
+}
+
+/// Where the writer runs.
+#[derive(Clone, Default)]
+pub(crate) enum Runs {
+    /// On a thread of its own: syncing blocks.
+    #[default]
+    Thread,
+    /// As a task that pauses for so long before each group, for tests that pretend time.
+    #[cfg(test)]
+    Task { pause: Arc<dyn Fn() -> std::time::Duration + Send + Sync> },
+}
+
+#[derive(Clone)]
+enum Queue {
+    Thread(mpsc::Sender<Request>),
+    #[cfg(test)]
+    Task(tokio::sync::mpsc::UnboundedSender<Request>),
 }
 
 struct Shared {
@@ -121,14 +141,25 @@ impl Log {
             options,
             failed,
         });
-        let (requests, queue) = mpsc::channel();
         let writer = Writer::new(shared.clone(), recovered.end);
-        let dir = shared.options.dir.clone();
-        let thread = std::thread::Builder::new()
-            .name("store-log".into())
-            .spawn(move || writer.run(&queue))
-            .map_err(|source| OpenError::Io { action: "start the thread that writes", path: dir, source })?;
-        Ok(Log { shared, requests, thread: Arc::new(Mutex::new(Some(thread))) })
+        let (requests, thread) = match shared.options.runs.clone() {
+            Runs::Thread => {
+                let (requests, queue) = mpsc::channel();
+                let dir = shared.options.dir.clone();
+                let thread = std::thread::Builder::new()
+                    .name("store-log".into())
+                    .spawn(move || writer.run(&queue))
+                    .map_err(|source| OpenError::Io { action: "start the thread that writes", path: dir, source })?;
+                (Queue::Thread(requests), Some(thread))
+            }
+            #[cfg(test)]
+            Runs::Task { pause } => {
+                let (requests, queue) = tokio::sync::mpsc::unbounded_channel();
+                task::spawn("store-log", writer.run_as_task(queue, pause));
+                (Queue::Task(requests), None)
+            }
+        };
+        Ok(Log { shared, requests, thread: Arc::new(Mutex::new(thread)) })
     }
 
     pub(crate) fn vote(&self) -> Option<Vote<Id>> {
@@ -176,7 +207,7 @@ impl Log {
             return true;
         }
         let (done, made) = oneshot::channel();
-        let _ = self.requests.send(Request::Spare { done });
+        self.send(Request::Spare { done });
         let _ = made.await;
         fits()
     }
@@ -308,7 +339,11 @@ impl Log {
     fn send(&self, request: Request) {
         // The thread is gone: it failed, or the log is closed. Whoever waits for an answer learns it by the dropped
         // sender.
-        let _ = self.requests.send(request);
+        match &self.requests {
+            Queue::Thread(requests) => drop(requests.send(request)),
+            #[cfg(test)]
+            Queue::Task(requests) => drop(requests.send(request)),
+        }
     }
 
     /// Sends a request and waits for its end. When the log has failed there is none, and nothing may go on.

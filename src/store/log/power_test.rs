@@ -8,7 +8,7 @@ use bytes::Bytes;
 use openraft::{CommittedLeaderId, EntryPayload, LogId, Vote};
 
 use super::segment::SEGMENT_HEADER_BYTES;
-use super::{Log, Options};
+use super::{Log, Options, Runs};
 use crate::command::{Batch, Command};
 use crate::disk::Disk;
 use crate::disk::fake::FakeDisk;
@@ -19,7 +19,12 @@ use crate::types::{Durability, Txn};
 const SEGMENT_BYTES: u64 = 4 << 10;
 
 fn options() -> Options {
-    Options { dir: PathBuf::from("/log"), segment_bytes: SEGMENT_BYTES, relaxed_sync_after: Duration::from_secs(60) }
+    Options {
+        dir: PathBuf::from("/log"),
+        segment_bytes: SEGMENT_BYTES,
+        relaxed_sync_after: Duration::from_secs(60),
+        runs: Runs::default(),
+    }
 }
 
 fn open(disk: &FakeDisk) -> Result<Log, OpenError> {

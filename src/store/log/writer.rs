@@ -129,25 +129,57 @@ impl Writer {
                 }
             };
             let Some(first) = first else { return };
-            let mut group = Group::default();
-            self.take(first, &mut group);
-            for _ in 0..GROUP_REQUESTS_MAX {
-                if group.is_closed() {
-                    break;
-                }
-                let Ok(request) = queue.try_recv() else { break };
-                self.take(request, &mut group);
-            }
-            let close = group.close;
-            if let Err(error) = self.commit(group) {
-                tracing::error!(%error, "the log cannot be written; the store stops");
-                self.shared.failed.cancel();
-                return;
-            }
-            if close {
+            if !self.round(first, || queue.try_recv().ok()) {
                 return;
             }
         }
+    }
+
+    /// The same as a task, with pauses in the runtime's time instead of a real disk's.
+    #[cfg(test)]
+    pub(super) async fn run_as_task(
+        mut self,
+        mut queue: tokio::sync::mpsc::UnboundedReceiver<Request>,
+        pause: Arc<dyn Fn() -> Duration + Send + Sync>,
+    ) {
+        if !self.shared.spare.load(Ordering::Acquire) {
+            self.make_spare();
+        }
+        loop {
+            let wait = self.shared.options.relaxed_sync_after;
+            let first = match self.unsynced_since {
+                None => queue.recv().await,
+                Some(_) => match tokio::time::timeout(wait, queue.recv()).await {
+                    Ok(request) => request,
+                    Err(_) => Some(Request::Sync { done: oneshot::channel().0 }),
+                },
+            };
+            let Some(first) = first else { return };
+            tokio::time::sleep(pause()).await;
+            if self.shared.failed.is_cancelled() || !self.round(first, || queue.try_recv().ok()) {
+                return;
+            }
+        }
+    }
+
+    /// Does what waits, at once; `false` if it was the last.
+    fn round(&mut self, first: Request, mut next: impl FnMut() -> Option<Request>) -> bool {
+        let mut group = Group::default();
+        self.take(first, &mut group);
+        for _ in 0..GROUP_REQUESTS_MAX {
+            if group.is_closed() {
+                break;
+            }
+            let Some(request) = next() else { break };
+            self.take(request, &mut group);
+        }
+        let close = group.close;
+        if let Err(error) = self.commit(group) {
+            tracing::error!(%error, "the log cannot be written; the store stops");
+            self.shared.failed.cancel();
+            return false;
+        }
+        !close
     }
 
     fn take(&mut self, request: Request, group: &mut Group) {

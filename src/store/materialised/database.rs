@@ -69,7 +69,7 @@ impl Materialised for Database {
         let Some(header) = database.get(HEADER)? else { return Ok(None) };
         let header: Header =
             serde_json::from_slice(checked(&header)?).map_err(|_| Doubt::Content("its header makes no sense"))?;
-        let mut state = State::restored(header.revision, header.compacted);
+        let mut state = State::restored(header.revision, header.compacted, &header.leases);
         let mut records: Vec<Record> = Vec::new();
         let mut encoded = Vec::new();
         let mut gather = Gather::default();

@@ -15,6 +15,7 @@ fn checkpoint(state: &mut State) -> Checkpoint {
         revision: state.revision(),
         compacted: state.compacted(),
         hash: state.hash(),
+        leases: state.leases(),
     };
     match state.take_changes() {
         Changes::Everything => Checkpoint { header, put: state.records(), remove: Vec::new(), whole: true },
@@ -32,10 +33,7 @@ fn changed_state(round: usize, state: &mut State) {
     for at in 0..60 {
         put(state, format!("{}", (at * 7 + round) % 90), (at * 331) % 20_000);
     }
-    let ops = vec![
-        Op::Delete { range: KeyRange::prefix(format!("{round}")) },
-        Op::Put { key: "x".into(), value: "y".into() },
-    ];
+    let ops = vec![Op::delete(KeyRange::prefix(format!("{round}"))), Op::put("x", "y")];
     state.apply(&Command::Txn(Txn { success: ops, ..Txn::default() }));
     if round % 2 == 1 {
         state.apply(&Command::Compact { revision: state.revision() - 20 });

@@ -16,7 +16,7 @@ pub(super) struct Memory {
 impl Materialised for Memory {
     fn load(&mut self) -> Result<Option<(Header, State)>, Doubt> {
         let Some(header) = self.header.clone() else { return Ok(None) };
-        let mut state = State::restored(header.revision, header.compacted);
+        let mut state = State::restored(header.revision, header.compacted, &header.leases);
         self.records.values().cloned().for_each(|record| state.load(record));
         Ok(Some((header, state)))
     }

@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 
 use crate::log::Log;
 use crate::raft::Applied;
-use crate::state::{Changes, Record, RecordId, State};
+use crate::state::{Changes, LeaseRecord, Record, RecordId, State};
 use crate::watch::Watched;
 
 pub(crate) use database::Database;
@@ -46,6 +46,8 @@ pub(crate) struct Header {
     pub(crate) revision: u64,
     pub(crate) compacted: u64,
     pub(crate) hash: u64,
+    #[serde(default)]
+    pub(crate) leases: Vec<LeaseRecord>,
 }
 
 /// What brings the materialised state from one checkpoint to the next.
@@ -118,6 +120,7 @@ impl<M: Materialised> Checkpointer<M> {
                     revision: state.revision(),
                     compacted: state.compacted(),
                     hash: state.hash(),
+                    leases: state.leases(),
                 };
                 match changes {
                     Changes::Some { put, remove, .. } => {

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::{Applied, Entry, Id, Member, SnapshotMeta, StorageError, TypeConfig};
 use crate::command::Replies;
+use crate::disk;
 use crate::log::Log;
 use crate::materialised::CHECKPOINT_BYTES;
 use crate::snapshot::{Contents, SnapshotFile, Snapshots};
@@ -114,6 +115,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             revision: state.revision(),
             compacted: state.compacted(),
             hash: state.hash(),
+            leases: state.leases(),
             records: state.records(),
         });
         Builder { contents: Some(contents), snapshots: self.snapshots.clone(), log: self.log.clone() }
@@ -128,7 +130,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
             StorageIOError::read_snapshot(Some(meta.signature()), AnyError::new(&DisplayOnly(error.to_string())))
         };
         let (snapshots, meta_given) = (self.snapshots.clone(), meta.clone());
-        let loaded = tokio::task::spawn_blocking(move || snapshots.install(&snapshot, &meta_given)).await;
+        let disk = snapshots.disk().clone();
+        let loaded = disk::work(disk.as_ref(), move || snapshots.install(&snapshot, &meta_given)).await;
         let state = loaded.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         self.watched.replace(state, Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() });
         Ok(())
@@ -152,7 +155,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         // To fail would be to stop the store, and the disk may only be full: nothing is lost but time.
         loop {
             let (snapshots, contents) = (self.snapshots.clone(), contents.clone());
-            let written = tokio::task::spawn_blocking(move || snapshots.write(&contents)).await;
+            let disk = snapshots.disk().clone();
+            let written = disk::work(disk.as_ref(), move || snapshots.write(&contents)).await;
             match written.map_err(|error| failed(error.to_string()))? {
                 Ok(file) => return Ok(Snapshot { meta, snapshot: Box::new(file) }),
                 Err(error) => tracing::warn!(%error, ?pause, "a snapshot could not be written; it is tried again"),

@@ -3,6 +3,7 @@
 //! Limitations: a group of one. There is no network; what the walls keep open for it is the member's address in the
 //! membership, the commands' serde forms, and snapshots as files.
 
+mod leadership;
 mod log_store;
 mod machine;
 mod network;
@@ -17,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Batch, Replies};
 use crate::snapshot::SnapshotFile;
 
+pub use leadership::Leadership;
+pub(crate) use leadership::follow;
 pub(crate) use log_store::LogStore;
 pub(crate) use machine::{Due, Machine, apply};
 pub(crate) use network::NoPeers;

@@ -11,7 +11,7 @@ use super::Raft;
 use crate::command::{Batch, Command, Reply};
 use crate::error::Error;
 use crate::log::Log;
-use crate::types::{Op, ReadOnly};
+use crate::types::ReadOnly;
 use crate::watch::Watched;
 
 /// Commands that may wait; more are refused as `Busy`.
@@ -19,7 +19,7 @@ pub(crate) const WAITING_MAX: usize = 4_096;
 const BATCH_COMMANDS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 4 << 20;
 /// What a command takes in the log beyond its keys and values, at most per operation.
-const OP_BYTES: usize = 64;
+const OP_BYTES: usize = 96;
 /// Relaxed revisions that may be lost in a power cut, and are left out after one. A sync comes before there are more.
 pub(crate) const RELAXED_REVISIONS_MAX: u64 = 10_000;
 
@@ -72,9 +72,8 @@ impl Proposer {
 
     async fn propose(&mut self, proposals: Vec<Proposal>) {
         let proposals = self.within_quota(proposals);
-        let (needed, ordinary): (Vec<_>, Vec<_>) = proposals
-            .into_iter()
-            .partition(|proposal| matches!(proposal.command, Command::Compact { .. } | Command::Skip { .. }));
+        let (needed, ordinary): (Vec<_>, Vec<_>) =
+            proposals.into_iter().partition(|proposal| proposal.command.is_needed());
         // What frees room goes first and may use what is held back for it.
         for (proposals, needed) in [(needed, true), (ordinary, false)] {
             if proposals.is_empty() {
@@ -162,15 +161,22 @@ fn refuse(proposals: Vec<Proposal>, error: &Error) {
 
 fn puts(command: &Command) -> bool {
     match command {
-        Command::Txn(txn) => txn.success.iter().chain(&txn.failure).any(|op| matches!(op, Op::Put { .. })),
-        Command::Compact { .. } | Command::Skip { .. } => false,
+        Command::Txn(txn) => txn.puts(),
+        Command::LeaseGrant(_) => true,
+        Command::Compact { .. }
+        | Command::Skip { .. }
+        | Command::LeaseRevoke { .. }
+        | Command::LeaseCheckpoint { .. } => false,
     }
 }
 
 /// Bytes that a command takes in the log, at most.
 fn bytes_of(command: &Command) -> usize {
     match command {
-        Command::Txn(txn) => txn.bytes() + OP_BYTES * (1 + txn.compare.len() + txn.success.len() + txn.failure.len()),
-        Command::Compact { .. } | Command::Skip { .. } => OP_BYTES,
+        Command::Txn(txn) => txn.bytes() + OP_BYTES * (1 + txn.parts()),
+        Command::LeaseCheckpoint { remaining } => OP_BYTES * (1 + remaining.len()),
+        Command::Compact { .. } | Command::Skip { .. } | Command::LeaseGrant(_) | Command::LeaseRevoke { .. } => {
+            OP_BYTES
+        }
     }
 }

@@ -7,7 +7,7 @@ use openraft::testing::{StoreBuilder, Suite};
 
 use super::{Applied, Due, LogStore, Machine, StorageError, TypeConfig};
 use crate::disk::RealDisk;
-use crate::log::{Log, Options};
+use crate::log::{Log, Options, Runs};
 use crate::snapshot::Snapshots;
 use crate::state::State;
 use crate::watch::Watched;
@@ -18,8 +18,12 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for Builder 
     async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError> {
         let dir = tempfile::tempdir().unwrap();
         let disk = Arc::new(RealDisk);
-        let options =
-            Options { dir: dir.path().join("log"), segment_bytes: 1 << 16, relaxed_sync_after: Duration::from_secs(1) };
+        let options = Options {
+            dir: dir.path().join("log"),
+            segment_bytes: 1 << 16,
+            relaxed_sync_after: Duration::from_secs(1),
+            runs: Runs::default(),
+        };
         let log = Log::open(disk.clone(), options, task::Shutdown::new()).unwrap();
         let snapshots = Arc::new(Snapshots::open(disk, dir.path().join("snapshot")).unwrap());
         let watched = Watched::new(State::default(), Applied::default());

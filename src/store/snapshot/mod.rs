@@ -19,7 +19,7 @@ use crate::codec::{Decode, Encode, Reader};
 use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
 use crate::raft::SnapshotMeta;
-use crate::state::{Record, State};
+use crate::state::{LeaseRecord, Record, State};
 
 const MAGIC: &[u8; 8] = b"CSNP0001";
 const SUFFIX: &str = ".snapshot";
@@ -35,6 +35,7 @@ pub(crate) struct Contents {
     pub(crate) revision: u64,
     pub(crate) compacted: u64,
     pub(crate) hash: u64,
+    pub(crate) leases: Vec<LeaseRecord>,
     pub(crate) records: Vec<Record>,
 }
 
@@ -44,6 +45,8 @@ struct Header {
     revision: u64,
     compacted: u64,
     hash: u64,
+    #[serde(default)]
+    leases: Vec<LeaseRecord>,
     records: u64,
 }
 
@@ -101,6 +104,10 @@ impl Snapshots {
         Ok(snapshots)
     }
 
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     pub(crate) fn current(&self) -> Option<(SnapshotMeta, SnapshotFile)> {
         let current = self.current.lock().clone()?;
         Some((current.meta, SnapshotFile { disk: self.disk.clone(), path: current.path }))
@@ -150,6 +157,7 @@ impl Snapshots {
             revision: header.revision,
             compacted: header.compacted,
             hash: header.hash,
+            leases: header.leases,
             records: state.records(),
         };
         self.write(&contents)?;
@@ -162,6 +170,7 @@ impl Snapshots {
             revision: contents.revision,
             compacted: contents.compacted,
             hash: contents.hash,
+            leases: contents.leases.clone(),
             records: contents.records.len() as u64,
         };
         let file = self.disk.create(path)?;
@@ -286,7 +295,7 @@ impl Blocks {
 fn load(file: Arc<dyn DiskFile>) -> io::Result<(Header, State)> {
     let mut blocks = Blocks::new(file)?;
     let header = blocks.header()?;
-    let mut state = State::restored(header.revision, header.compacted);
+    let mut state = State::restored(header.revision, header.compacted, &header.leases);
     let count = blocks.records(|record| state.load(record))?;
     if count != header.records || state.hash() != header.hash {
         return Err(invalid("records are missing or changed"));

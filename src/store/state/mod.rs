@@ -12,6 +12,7 @@
 //! Limitations: history lives in memory. The caller bounds it by compaction (`Config::history_bytes_max`).
 
 mod changes;
+mod lease;
 mod range;
 mod record;
 mod txn;
@@ -28,30 +29,21 @@ use crate::command::{Command, Refusal, Reply};
 use crate::types::{Event, KeyValue};
 
 pub(crate) use changes::{Changes, RecordId};
+pub(crate) use lease::{LeaseRecord, Touched};
 pub(crate) use record::Record;
+
+use lease::Leases;
 
 /// etcd's counter begins at 1, so the first change is at 2 and 0 is never a revision.
 const REVISION_FIRST: u64 = 1;
 
-/// A key that exists. The key itself is the map's.
+/// A key that exists. The key itself is the map's; its lease is in [`Leases`].
 #[derive(Clone, Debug)]
 struct Current {
     value: Bytes,
     create_revision: u64,
     mod_revision: u64,
     version: u64,
-}
-
-impl Current {
-    fn with_key(&self, key: &Bytes) -> KeyValue {
-        KeyValue {
-            key: key.clone(),
-            value: self.value.clone(),
-            create_revision: self.create_revision,
-            mod_revision: self.mod_revision,
-            version: self.version,
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -62,6 +54,7 @@ pub(crate) struct State {
     history: VecDeque<Arc<Event>>,
     /// The changes in `history` again, by key.
     changes: BTreeMap<Bytes, VecDeque<Arc<Event>>>,
+    leases: Leases,
     bytes: u64,
     history_bytes: u64,
     hash: u64,
@@ -77,6 +70,7 @@ impl Default for State {
             keys: BTreeMap::new(),
             history: VecDeque::new(),
             changes: BTreeMap::new(),
+            leases: Leases::default(),
             bytes: 0,
             history_bytes: 0,
             hash: 0,
@@ -126,6 +120,21 @@ impl State {
                 self.revision = self.revision.saturating_add(*revisions);
                 Reply::Done { revision: self.revision }
             }
+            Command::LeaseGrant(lease) => self.lease_grant(lease),
+            Command::LeaseRevoke { id } => self.lease_revoke(*id),
+            Command::LeaseCheckpoint { remaining } => self.lease_checkpoint(remaining),
+        }
+    }
+
+    /// A key that exists, with all that belongs to it.
+    fn kv(&self, key: &Bytes, current: &Current) -> KeyValue {
+        KeyValue {
+            key: key.clone(),
+            value: current.value.clone(),
+            create_revision: current.create_revision,
+            mod_revision: current.mod_revision,
+            version: current.version,
+            lease: self.leases.of(key),
         }
     }
 
@@ -197,6 +206,7 @@ impl State {
                 }
             }
         }
+        self.leases.attach(key, event.kv.lease);
         self.hash = self.hash.wrapping_add(Record::of(&event).hash());
         self.history_bytes += event_bytes(&event);
         self.dirty.put(&event);

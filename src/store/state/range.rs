@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::command::Refusal;
-use crate::types::{Event, KeyRange, KeyValue, Range, RangeOutcome};
+use crate::types::{Event, KeyRange, KeyValue, Range, RangeOutcome, Sort, SortOrder, SortTarget};
 
 use super::{Current, State};
 
@@ -28,17 +28,12 @@ impl State {
 
     pub(crate) fn range(&self, range: &Range) -> Result<RangeOutcome, Refusal> {
         self.readable(range.revision)?;
-        let mut found = Found { range, kvs: Vec::new(), count: 0 };
+        let mut found = Found::new(range);
         match range.revision {
             Some(revision) if revision < self.revision => self.past(&range.keys, revision, &mut found),
-            _ => self.current(&range.keys).for_each(|(key, current)| found.add(key, current)),
+            _ => self.current(&range.keys).for_each(|(key, current)| found.add(|| self.kv(key, current))),
         }
-        Ok(RangeOutcome {
-            revision: self.revision,
-            more: !range.count_only && found.count > found.kvs.len(),
-            kvs: found.kvs,
-            count: found.count,
-        })
+        Ok(found.outcome(self.revision))
     }
 
     /// The keys of a range that exist now, in order.
@@ -63,13 +58,13 @@ impl State {
             match chain.and_then(|(_, chain)| first_after(chain, revision)) {
                 Some(event) => {
                     if let Some(prev) = &event.prev {
-                        found.add_kv(prev);
+                        found.add(|| prev.clone());
                     }
                 }
                 // No change since: it is now as it was then.
                 None => {
                     if let Some((key, current)) = current {
-                        found.add(key, current);
+                        found.add(|| self.kv(key, current));
                     }
                 }
             }
@@ -82,33 +77,69 @@ struct Found<'a> {
     range: &'a Range,
     kvs: Vec<KeyValue>,
     count: usize,
+    /// Keys that the bounds admit; the limit may have left some of them out.
+    admitted: usize,
 }
 
 impl Found<'_> {
-    fn wanted(&mut self) -> bool {
+    fn new(range: &Range) -> Found<'_> {
+        Found { range, kvs: Vec::new(), count: 0, admitted: 0 }
+    }
+
+    fn add(&mut self, kv: impl FnOnce() -> KeyValue) {
+        let range = self.range;
         self.count += 1;
-        !self.range.count_only && (self.range.limit == 0 || self.kvs.len() < self.range.limit)
-    }
-
-    fn add(&mut self, key: &Bytes, current: &Current) {
-        if self.wanted() {
-            let mut kv = current.with_key(key);
-            self.strip(&mut kv);
-            self.kvs.push(kv);
+        if range.count_only {
+            return;
         }
-    }
-
-    fn add_kv(&mut self, kv: &KeyValue) {
-        if self.wanted() {
-            let mut kv = kv.clone();
-            self.strip(&mut kv);
-            self.kvs.push(kv);
+        // What is sorted must be there as a whole.
+        let full = range.sort.is_none() && range.limit != 0 && self.kvs.len() >= range.limit;
+        if full && range.bounds.is_none() {
+            self.admitted += 1;
+            return;
         }
-    }
-
-    fn strip(&self, kv: &mut KeyValue) {
-        if self.range.keys_only {
+        let mut kv = kv();
+        if !range.bounds.admit(&kv) {
+            return;
+        }
+        self.admitted += 1;
+        if full {
+            return;
+        }
+        // A value that is ordered by is needed until then.
+        if range.keys_only && range.sort.is_none() {
             kv.value = Bytes::new();
+        }
+        self.kvs.push(kv);
+    }
+
+    fn outcome(mut self, revision: u64) -> RangeOutcome {
+        if let Some(sort) = self.range.sort {
+            self.kvs.sort_by(|a, b| sort.compare(a, b));
+            if self.range.limit != 0 {
+                self.kvs.truncate(self.range.limit);
+            }
+            if self.range.keys_only {
+                self.kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+            }
+        }
+        let more = self.admitted > self.kvs.len();
+        RangeOutcome { revision, kvs: self.kvs, more, count: self.count }
+    }
+}
+
+impl Sort {
+    fn compare(&self, a: &KeyValue, b: &KeyValue) -> Ordering {
+        let order = match self.target {
+            SortTarget::Key => a.key.cmp(&b.key),
+            SortTarget::Version => a.version.cmp(&b.version),
+            SortTarget::CreateRevision => a.create_revision.cmp(&b.create_revision),
+            SortTarget::ModRevision => a.mod_revision.cmp(&b.mod_revision),
+            SortTarget::Value => a.value.cmp(&b.value),
+        };
+        match self.order {
+            SortOrder::Ascending => order,
+            SortOrder::Descending => order.reverse(),
         }
     }
 }

@@ -3,9 +3,9 @@
 //! The records of a state are its base (the versions from before history) and one for each change in history.
 //! In order of revision they build it again: the first ones, before `compacted`, without history.
 
-use crate::types::{Event, KeyValue};
+use crate::types::{Event, KeyValue, NO_LEASE};
 
-use super::{Current, State, weight};
+use super::{Current, LeaseRecord, Leases, State, weight};
 
 /// A version of a key, or its deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,9 @@ impl Record {
         crc.update(&[u8::from(self.deleted)]);
         crc.update(&self.kv.key);
         crc.update(&self.kv.value);
+        if self.kv.lease != NO_LEASE {
+            crc.update(&self.kv.lease.to_le_bytes());
+        }
         spread((self.kv.mod_revision << 32) ^ u64::from(crc.finalize()))
     }
 }
@@ -51,7 +54,7 @@ impl State {
     /// All records, in order of revision, then key. Shares the bytes; costs some 100 bytes and 100 ns for each.
     pub(crate) fn records(&self) -> Vec<Record> {
         let unchanged = self.keys.iter().filter(|(key, _)| !self.changes.contains_key(*key));
-        let base = unchanged.map(|(key, current)| current.with_key(key));
+        let base = unchanged.map(|(key, current)| self.kv(key, current));
         let changed = self.changes.values().filter_map(|chain| chain.front().and_then(|event| event.prev.clone()));
         let mut records: Vec<Record> = base.chain(changed).map(|kv| Record { kv, deleted: false }).collect();
         records.sort_unstable_by(|a, b| (a.kv.mod_revision, &a.kv.key).cmp(&(b.kv.mod_revision, &b.kv.key)));
@@ -60,20 +63,21 @@ impl State {
     }
 
     /// An empty state that records are to be [loaded](State::load) into.
-    pub(crate) fn restored(revision: u64, compacted: u64) -> State {
-        State { revision, compacted, ..State::default() }
+    pub(crate) fn restored(revision: u64, compacted: u64, leases: &[LeaseRecord]) -> State {
+        State { revision, compacted, leases: Leases::restored(leases), ..State::default() }
     }
 
     /// Takes the next record. They must come in the order of [`State::records`].
     pub(crate) fn load(&mut self, record: Record) {
         if record.kv.mod_revision >= self.compacted {
-            let prev = self.keys.get(&record.kv.key).map(|current| current.with_key(&record.kv.key));
+            let prev = self.keys.get(&record.kv.key).map(|current| self.kv(&record.kv.key, current));
             self.change(Event { kv: record.kv, deleted: record.deleted, prev });
             return;
         }
         self.hash = self.hash.wrapping_add(record.hash());
         self.bytes += weight(&record.kv.key, &record.kv.value);
-        let Record { kv: KeyValue { key, value, create_revision, mod_revision, version }, .. } = record;
+        let Record { kv: KeyValue { key, value, create_revision, mod_revision, version, lease }, .. } = record;
+        self.leases.attach(&key, lease);
         self.keys.insert(key, Current { value, create_revision, mod_revision, version });
     }
 }
