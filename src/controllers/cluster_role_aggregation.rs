@@ -9,7 +9,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use serde_json::json;
 use task::Shutdown;
 
-use crate::select::compiled;
+use crate::shared::select::compiled;
 
 pub async fn run(client: Client, shutdown: Shutdown) -> Result<(), Failure> {
     let roles: Arc<Informer<ClusterRole>> = client.informer(Scope::all());

@@ -8,16 +8,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, DeleteOptions, Failure, Informer, Involved, Key, Patch, Queue, Recorder, Scope};
+use client::{Client, DeleteOptions, Failure, Informer, Involved, Key, Queue, Recorder, Scope};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetSpec};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use serde_json::json;
 use task::Shutdown;
 
-use crate::owned::{controller_of, controller_reference, gone_is_fine, is_controlled_by};
-use crate::{pods, select};
+use crate::shared::claim::Claim;
+use crate::shared::owned::{controller_of, controller_reference, gone_is_fine, is_controlled_by};
+use crate::shared::{pods, select};
 
 mod rollout;
 mod status;
@@ -155,39 +155,15 @@ impl Deployments {
     async fn observe(&self, deployment: &Deployment) -> Result<Observed, Failure> {
         let Some(spec) = &deployment.spec else { return Ok(Observed { new: None, old: Vec::new() }) };
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
-        let living = deployment.metadata.deletion_timestamp.is_none();
         let selector = select::compiled(&spec.selector);
-        let mut owned = Vec::new();
-        for set in self.sets.list_in(namespace) {
-            let matches = selector.matches_labels(set.metadata.labels.as_ref());
-            if is_controlled_by(&set.metadata, deployment.metadata.uid.as_deref()) {
-                if matches {
-                    owned.push(set);
-                } else if living {
-                    let reference = json!({"$patch": "delete", "uid": deployment.metadata.uid});
-                    self.patch_owner(&set, reference).await?;
-                }
-            } else if matches
-                && living
-                && controller_of(&set.metadata).is_none()
-                && set.metadata.deletion_timestamp.is_none()
-            {
-                self.patch_owner(&set, json!(controller_reference(deployment))).await?;
-                owned.push(set);
-            }
-        }
+        let claim = Claim { client: &self.client, owner: deployment, selector: &selector, finalizer: None };
+        let mut owned = claim.all(self.sets.list_in(namespace), |_| true).await?;
         owned.sort_by_key(|set| {
             (set.metadata.creation_timestamp.as_ref().map(|time| time.0), set.metadata.name.clone())
         });
         let at = owned.iter().position(|set| same_template(&spec.template, set));
         let new = at.map(|at| owned.remove(at));
         Ok(Observed { new, old: owned })
-    }
-
-    async fn patch_owner(&self, set: &ReplicaSet, reference: serde_json::Value) -> Result<(), Failure> {
-        let key = Key::of(set);
-        let patch = json!({"metadata": {"uid": set.metadata.uid, "ownerReferences": [reference]}});
-        gone_is_fine(self.client.patch::<ReplicaSet>(&key.namespace, &key.name, Patch::Strategic(patch)).await)
     }
 
     /// Makes sure that the template's ReplicaSet exists and carries the highest revision.
@@ -259,12 +235,14 @@ impl Deployments {
     }
 
     async fn resize(&self, deployment: &Deployment, observed: &mut Observed, paused: bool) -> Result<(), Failure> {
-        let scaled = observed.all().any(|set| {
-            replicas(set) > 0 && annotation(&set.metadata, DESIRED_REPLICAS) != Some(i64::from(wanted(deployment)))
-        });
+        let strategy = strategy(deployment);
+        let active = || observed.all().filter(|set| replicas(set) > 0);
+        let outdated =
+            active().any(|set| annotation(&set.metadata, DESIRED_REPLICAS) != Some(i64::from(wanted(deployment))));
+        // `Recreate` shares nothing out: several active sets, which a change of strategy leaves behind, go their way.
+        let scaled = outdated && (strategy != Strategy::Recreate || active().count() <= 1);
         let new = observed.new.as_deref().map(size);
         let old: Vec<Size> = observed.old.iter().map(|set| size(set)).collect();
-        let strategy = strategy(deployment);
         let resizes = if paused || scaled {
             rollout::scale(wanted(deployment), strategy, new.as_ref(), &old)
         } else if strategy == Strategy::Recreate {
@@ -287,9 +265,12 @@ impl Deployments {
         if !paused && complete { self.clean_up(deployment, observed).await } else { Ok(()) }
     }
 
-    /// True if a pod of an older template still runs.
+    /// True if a pod of an older template still runs, or a set of one says so.
     fn old_pods_run(&self, observed: &Observed) -> bool {
         observed.old.iter().any(|set| {
+            if set.status.as_ref().is_some_and(|status| status.replicas > 0) {
+                return true;
+            }
             let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
             let set_uid = set.metadata.uid.as_deref();
             let pods = self.pods.list_where(Some(namespace), |meta| set_uid.is_some() && meta.controller() == set_uid);
@@ -497,6 +478,8 @@ fn strategy(deployment: &Deployment) -> Strategy {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn deployment(image: &str) -> Deployment {

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use task::Shutdown;
 
-use crate::owned::gone_is_fine;
+use crate::shared::owned::gone_is_fine;
 
 mod slices;
 

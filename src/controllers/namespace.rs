@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use task::Shutdown;
 
 use crate::Served;
-use crate::owned::gone_is_fine;
-use crate::served::{self, Resources};
+use crate::shared::owned::gone_is_fine;
+use crate::shared::served::{self, Resources};
 
 mod conditions;
 

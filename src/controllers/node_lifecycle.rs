@@ -19,8 +19,8 @@ use serde_json::json;
 use task::Shutdown;
 use tokio::time::Instant;
 
-use crate::owned::gone_is_fine;
-use crate::pods;
+use crate::shared::owned::gone_is_fine;
+use crate::shared::pods;
 
 /// Silence after which a node counts as lost (upstream's `--node-monitor-grace-period`).
 const GRACE: Duration = Duration::from_secs(50);

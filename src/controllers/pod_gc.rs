@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use task::Shutdown;
 use tokio::time::Instant;
 
-use crate::owned::gone_is_fine;
-use crate::pods;
+use crate::shared::owned::gone_is_fine;
+use crate::shared::pods;
 
 /// A node that is registered anew within this time keeps its pods.
 const QUARANTINE: Duration = Duration::from_secs(40);

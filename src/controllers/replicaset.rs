@@ -9,36 +9,36 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, DeleteOptions, Failure, Informer, Involved, Key, Meta, Patch, Queue, Recorder, Scope};
+use client::{Client, Failure, Informer, Key, Meta, Queue, Recorder, Scope};
 use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use serde_json::json;
 use task::Shutdown;
 
-use crate::owned::{Recent, controller_of, controller_reference, gone_is_fine, is_controlled_by, uid};
-use crate::pods;
-use crate::replicated::Replicated;
+use crate::shared::claim::Claim;
+use crate::shared::owned::{controller_of, gone_is_fine, is_controlled_by, uid};
+use crate::shared::pod_control::{BURST_PODS_MAX, PodControl, pod_of};
+use crate::shared::pods;
 
-/// Pods created or deleted in one go; more follow when the cache shows these.
-const BURST_PODS_MAX: usize = 500;
+mod replicated;
+
+use replicated::Replicated;
+
 const WORKERS: usize = 4;
 
 struct Sets<S: Replicated> {
     client: Client,
     sets: Arc<Informer<S>>,
     pods: Arc<Informer<Pod>>,
-    recorder: Recorder,
-    recent: Recent,
+    control: PodControl,
 }
 
 pub async fn run<S: Replicated>(client: Client, shutdown: Shutdown) -> Result<(), Failure> {
     let controller = Arc::new(Sets::<S> {
         sets: client.informer(Scope::all()),
         pods: client.informer(Scope::all()),
-        recorder: Recorder::new(client.clone(), S::COMPONENT, None),
-        recent: Recent::default(),
+        control: PodControl::new(client.clone(), Recorder::new(client.clone(), S::COMPONENT, None)),
         client,
     });
     controller.sets.synced().await;
@@ -83,128 +83,48 @@ impl<S: Replicated> Sets<S> {
     async fn reconcile(&self, key: Key) -> Result<Option<Duration>, Failure> {
         let Some(set) = self.sets.get_key(&key) else { return Ok(None) };
         let owned = self.claim(&set).await?;
-        let set_uid = uid(set.metadata());
-        let seen: Vec<&str> = owned.iter().map(|pod| uid(&pod.metadata)).collect();
-        let (unseen, going) = self.recent.settle(set_uid, &seen);
+        let seen = owned.iter().map(|pod| (uid(&pod.metadata), pods::is_deleted(pod)));
+        let unseen = self.control.recent.settle(uid(set.metadata()), seen);
         let active: Vec<Arc<Pod>> = owned
             .iter()
-            .filter(|pod| pods::is_active(pod) && !going.iter().any(|uid| Some(uid) == pod.metadata.uid.as_ref()))
+            .filter(|pod| pods::is_active(pod) && !unseen.deleted.iter().any(|gone| gone == uid(&pod.metadata)))
             .cloned()
             .collect();
         let mut outcome = Ok(());
         if set.metadata().deletion_timestamp.is_none() {
-            outcome = self.scale(&set, &active, unseen).await;
+            outcome = self.scale(&set, &active, unseen.created).await;
         }
         let again = self.write_status(&set, &active, outcome.as_ref().err()).await?;
         outcome?;
-        let patience = (unseen > 0).then_some(Recent::patience());
-        Ok(match (again, patience) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        })
+        Ok([again, unseen.again()].into_iter().flatten().min())
     }
 
     /// The pods that this set controls, after adopting and releasing.
     async fn claim(&self, set: &S) -> Result<Vec<Arc<Pod>>, Failure> {
-        let namespace = set.metadata().namespace.as_deref().unwrap_or_default();
-        let selector = set.selector();
-        let mut owned = Vec::new();
+        let namespace = set.metadata().namespace.as_deref();
         let set_uid = set.metadata().uid.as_deref();
         let ours_or_nobodys = |meta: &Meta| meta.controller().is_none() || meta.controller() == set_uid;
-        for pod in self.pods.list_where(Some(namespace), ours_or_nobodys) {
-            let matches = selector.matches_labels(pod.metadata.labels.as_ref());
-            if is_controlled_by(&pod.metadata, set_uid) {
-                if matches {
-                    owned.push(pod);
-                } else if set.metadata().deletion_timestamp.is_none() {
-                    self.release(set, &pod).await?;
-                }
-            } else if controller_of(&pod.metadata).is_none()
-                && matches
-                && pods::is_active(&pod)
-                && set.metadata().deletion_timestamp.is_none()
-            {
-                self.adopt(set, &pod).await?;
-                owned.push(pod);
-            }
-        }
-        Ok(owned)
-    }
-
-    async fn adopt(&self, set: &S, pod: &Pod) -> Result<(), Failure> {
-        let key = Key::of(pod);
-        let patch = json!({"metadata": {"uid": pod.metadata.uid, "ownerReferences": [controller_reference(set)]}});
-        gone_is_fine(self.client.patch::<Pod>(&key.namespace, &key.name, Patch::Strategic(patch)).await)
-    }
-
-    async fn release(&self, set: &S, pod: &Pod) -> Result<(), Failure> {
-        let key = Key::of(pod);
-        let patch = json!({"metadata": {
-            "uid": pod.metadata.uid,
-            "ownerReferences": [{"$patch": "delete", "uid": set.metadata().uid}],
-        }});
-        gone_is_fine(self.client.patch::<Pod>(&key.namespace, &key.name, Patch::Strategic(patch)).await)
+        let candidates = self.pods.list_where(namespace, ours_or_nobodys);
+        let claim = Claim { client: &self.client, owner: set, selector: &set.selector(), finalizer: None };
+        claim.all(candidates, pods::is_active).await
     }
 
     async fn scale(&self, set: &S, active: &[Arc<Pod>], unseen: usize) -> Result<(), Failure> {
         let wanted = usize::try_from(set.replicas()).unwrap_or(0);
         let have = active.len() + unseen;
         if have < wanted {
-            self.create(set, (wanted - have).min(BURST_PODS_MAX)).await
+            let Some(template) = set.template() else { return Ok(()) };
+            let pods = vec![pod_of(set, template); (wanted - have).min(BURST_PODS_MAX)];
+            self.control.create_all(set, pods).await.failure.map_or(Ok(()), Err)
         } else if active.len() > wanted {
             let namespace = set.metadata().namespace.as_deref().unwrap_or_default();
             let crowd = self.crowd(namespace, set);
-            let victims = victims(active.to_vec(), active.len() - wanted, &crowd);
-            futures::future::try_join_all(victims.iter().take(BURST_PODS_MAX).map(|pod| self.delete(set, pod))).await?;
-            Ok(())
+            let mut victims = victims(active.to_vec(), active.len() - wanted, &crowd);
+            victims.truncate(BURST_PODS_MAX);
+            let (_, failure) = self.control.delete_all(set, victims.iter().map(|pod| &**pod)).await;
+            failure.map_or(Ok(()), Err)
         } else {
             Ok(())
-        }
-    }
-
-    async fn create(&self, set: &S, count: usize) -> Result<(), Failure> {
-        let Some(pod) = pod_of(set) else { return Ok(()) };
-        // Slowly first: if the first is refused, for a quota say, so are the others.
-        let mut batch = 1;
-        let mut left = count;
-        while left > 0 {
-            let size = batch.min(left);
-            let created = futures::future::join_all((0..size).map(|_| self.client.create(&pod))).await;
-            for outcome in created {
-                match outcome {
-                    Ok(created) => {
-                        self.recent.created(uid(set.metadata()), uid(&created.metadata));
-                        let name = created.metadata.name.unwrap_or_default();
-                        self.recorder.normal(Involved::new(set), "SuccessfulCreate", format!("Created pod: {name}"));
-                    }
-                    Err(failure) => {
-                        let message = format!("Error creating: {failure}");
-                        self.recorder.warning(Involved::new(set), "FailedCreate", message);
-                        return Err(failure);
-                    }
-                }
-            }
-            left -= size;
-            batch *= 2;
-        }
-        Ok(())
-    }
-
-    async fn delete(&self, set: &S, pod: &Pod) -> Result<(), Failure> {
-        let key = Key::of(pod);
-        let options = DeleteOptions { uid: pod.metadata.uid.clone(), ..DeleteOptions::default() };
-        self.recent.deleted(uid(set.metadata()), uid(&pod.metadata));
-        match self.client.delete::<Pod>(&key.namespace, &key.name, options).await {
-            Ok(()) => {
-                let message = format!("Deleted pod: {}", key.name);
-                self.recorder.normal(Involved::new(set), "SuccessfulDelete", message);
-                Ok(())
-            }
-            Err(failure) if failure.is_not_found() => Ok(()),
-            Err(failure) => {
-                self.recorder.warning(Involved::new(set), "FailedDelete", format!("Error deleting: {failure}"));
-                Err(failure)
-            }
         }
     }
 
@@ -241,25 +161,6 @@ impl<S: Replicated> Sets<S> {
         }
         Ok(again)
     }
-}
-
-/// A pod as the template has it.
-fn pod_of<S: Replicated>(set: &S) -> Option<Pod> {
-    let template = set.template()?;
-    let meta = template.metadata.clone().unwrap_or_default();
-    Some(Pod {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", set.metadata().name.as_deref()?)),
-            namespace: set.metadata().namespace.clone(),
-            labels: meta.labels,
-            annotations: meta.annotations,
-            finalizers: meta.finalizers,
-            owner_references: Some(vec![controller_reference(set)]),
-            ..ObjectMeta::default()
-        },
-        spec: template.spec.clone(),
-        status: None,
-    })
 }
 
 /// The `count` pods whose loss matters least, in upstream's order: not assigned before assigned, Pending before Unknown
@@ -353,6 +254,7 @@ fn status<S: Replicated>(
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::apps::v1::ReplicaSet;
+    use serde_json::json;
 
     use super::*;
 

@@ -19,8 +19,8 @@ use serde_json::Value;
 use task::Shutdown;
 
 use crate::Served;
-use crate::owned::gone_is_fine;
-use crate::served::{self, Resources};
+use crate::shared::owned::gone_is_fine;
+use crate::shared::served::{self, Resources};
 
 const WORKERS: usize = 2;
 /// Every quota is counted anew after this long, whatever happened (upstream: `--resource-quota-sync-period`).

@@ -10,8 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{MANAGED_BY, MANAGED_BY_LABEL, SERVICE_LABEL};
-use crate::owned::controller_reference;
-use crate::pods;
+use crate::shared::owned::controller_reference;
+use crate::shared::pods;
 
 /// Endpoints in one slice, as upstream's `--max-endpoints-per-slice`.
 const ENDPOINTS_MAX: usize = 100;

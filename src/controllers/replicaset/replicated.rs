@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{
     PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
 };
 
-use crate::select;
+use crate::shared::select;
 
 /// A set of equal pods, and how many there should be.
 pub trait Replicated: Object + Clone {

@@ -1,5 +1,7 @@
 //! What controllers ask of a pod.
 
+use std::cmp::Reverse;
+
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::jiff::Timestamp;
 
@@ -42,4 +44,42 @@ pub fn node_name(pod: &Pod) -> Option<&str> {
 pub fn restarts(pod: &Pod) -> i32 {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
     statuses.into_iter().flatten().map(|status| status.restart_count).sum()
+}
+
+/// The same of the init containers.
+pub fn init_restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.as_ref().and_then(|status| status.init_container_statuses.as_ref());
+    statuses.into_iter().flatten().map(|status| status.restart_count).sum()
+}
+
+/// Being deleted and not finished yet.
+pub fn is_terminating(pod: &Pod) -> bool {
+    is_deleted(pod) && !is_finished(pod)
+}
+
+/// Orders pods by what their loss costs, the cheapest first: not assigned, Pending, Unknown, not ready, ready for a
+/// shorter time, restarted more often, younger.
+pub fn usefulness(pod: &Pod) -> impl Ord + use<> {
+    let phase = match phase(pod) {
+        "Pending" => 0,
+        "Unknown" => 1,
+        _ => 2,
+    };
+    let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    (
+        node_name(pod).is_some(),
+        phase,
+        is_ready(pod),
+        Reverse(ready_since(pod)),
+        Reverse(restarts(pod)),
+        Reverse(created),
+    )
+}
+
+pub fn has_finalizer(pod: &Pod, finalizer: &str) -> bool {
+    pod.metadata.finalizers.iter().flatten().any(|one| one == finalizer)
+}
+
+pub fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
+    pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
