@@ -26,6 +26,7 @@ struct Inner {
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     operations: u64,
+    syncs: u64,
     stop_at: Option<u64>,
     quota: Option<u64>,
 }
@@ -46,6 +47,11 @@ impl FakeDisk {
     /// Operations that changed something so far.
     pub(crate) fn operations(&self) -> u64 {
         self.inner.lock().operations
+    }
+
+    /// Syncs of files so far.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.inner.lock().syncs
     }
 
     /// Lets every operation from this one on fail.
@@ -214,6 +220,7 @@ impl DiskFile for FakeFile {
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.inner.lock();
         inner.operation()?;
+        inner.syncs += 1;
         let data = &mut inner.files[self.id];
         data.durable = data.content.clone();
         Ok(())

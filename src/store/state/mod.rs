@@ -5,7 +5,7 @@
 //! Invariants:
 //! - `history` holds every change with `compacted <= mod_revision`, in order of revision, then key.
 //! - A key's version at a past revision is what its first later change says was there before; without a later
-//!   change it is the current one. So the past costs no index but one chain for each key that changed lately.
+//!   change it is the current one. So the past costs no index ([`past`]).
 //! - Within one revision a key changes at most once (`crate::check` refuses other transactions).
 //! - `hash` is the sum of the hashes of all records (see [`record`]); it does not depend on the order of changes.
 //!
@@ -13,6 +13,7 @@
 
 mod changes;
 mod lease;
+mod past;
 mod range;
 mod record;
 mod txn;
@@ -52,8 +53,8 @@ pub(crate) struct State {
     compacted: u64,
     keys: BTreeMap<Bytes, Current>,
     history: VecDeque<Arc<Event>>,
-    /// The changes in `history` again, by key.
-    changes: BTreeMap<Bytes, VecDeque<Arc<Event>>>,
+    /// The revisions of the deletions in `history`, by key.
+    deletions: BTreeMap<Bytes, VecDeque<u64>>,
     leases: Leases,
     bytes: u64,
     history_bytes: u64,
@@ -69,7 +70,7 @@ impl Default for State {
             compacted: 0,
             keys: BTreeMap::new(),
             history: VecDeque::new(),
-            changes: BTreeMap::new(),
+            deletions: BTreeMap::new(),
             leases: Leases::default(),
             bytes: 0,
             history_bytes: 0,
@@ -154,10 +155,12 @@ impl State {
                 self.hash = self.hash.wrapping_sub(record.hash());
                 self.dirty.remove(&record);
             }
-            if let Some(chain) = self.changes.get_mut(&event.kv.key) {
-                chain.pop_front();
-                if chain.is_empty() {
-                    self.changes.remove(&event.kv.key);
+            if event.deleted
+                && let Some(revisions) = self.deletions.get_mut(&event.kv.key)
+            {
+                revisions.pop_front();
+                if revisions.is_empty() {
+                    self.deletions.remove(&event.kv.key);
                 }
             }
         }
@@ -191,6 +194,7 @@ impl State {
         }
         if event.deleted {
             self.keys.remove(key);
+            self.deletions.entry(key.clone()).or_default().push_back(event.kv.mod_revision);
         } else {
             self.bytes += weight(key, &event.kv.value);
             let current = Current {
@@ -210,7 +214,6 @@ impl State {
         self.hash = self.hash.wrapping_add(Record::of(&event).hash());
         self.history_bytes += event_bytes(&event);
         self.dirty.put(&event);
-        self.changes.entry(key.clone()).or_default().push_back(event.clone());
         self.history.push_back(event);
     }
 }
@@ -221,6 +224,6 @@ fn weight(key: &Bytes, value: &Bytes) -> u64 {
 
 /// What an event keeps in memory that would else be free: its own weight and the value before it.
 fn event_bytes(event: &Event) -> u64 {
-    const EVENT_BYTES: u64 = 256;
+    const EVENT_BYTES: u64 = 192;
     EVENT_BYTES + event.prev.as_ref().map_or(0, |prev| prev.value.len() as u64)
 }

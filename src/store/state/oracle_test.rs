@@ -176,7 +176,10 @@ impl Doing<'_> {
                     version: prev.map_or(1, |kv| kv.version + 1),
                     lease: if put.ignore_lease { prev?.lease } else { put.lease },
                 };
-                self.touched.insert(put.key.clone(), Event { kv: kv.clone(), deleted: false, prev: prev.cloned() });
+                self.touched.insert(
+                    put.key.clone(),
+                    Event { kv: kv.clone(), deleted: false, prev: prev.cloned().map(Box::new) },
+                );
                 self.now.insert(put.key.clone(), kv);
                 OpOutcome::Put { prev: prev.filter(|_| put.prev_kv).cloned() }
             }
@@ -185,7 +188,8 @@ impl Doing<'_> {
                 for (key, prev) in self.before.iter().filter(|(key, _)| delete.range.contains(key)) {
                     if self.now.remove(key).is_some() {
                         let kv = KeyValue { key: key.clone(), mod_revision: revision, ..KeyValue::default() };
-                        self.touched.insert(key.clone(), Event { kv, deleted: true, prev: Some(prev.clone()) });
+                        self.touched
+                            .insert(key.clone(), Event { kv, deleted: true, prev: Some(Box::new(prev.clone())) });
                         gone.push(prev.clone());
                     }
                 }

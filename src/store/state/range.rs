@@ -1,14 +1,13 @@
 //! Reads of a range of keys, now or at a past revision.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::command::Refusal;
-use crate::types::{Event, KeyRange, KeyValue, Range, RangeOutcome, Sort, SortOrder, SortTarget};
+use crate::types::{KeyRange, KeyValue, Range, RangeOutcome, Sort, SortOrder, SortTarget};
 
 use super::{Current, State};
 
@@ -41,32 +40,22 @@ impl State {
         within(&self.keys, keys)
     }
 
-    /// The keys of a range that existed at `revision`, in order: two ordered walks, the keys that exist now and
-    /// those that changed since compaction, merged.
+    /// The keys of a range that existed at `revision`, in order: two ordered walks, the keys that exist now and those
+    /// that were deleted since compaction, merged.
     fn past(&self, keys: &KeyRange, revision: u64, found: &mut Found<'_>) {
         let mut now = self.current(keys).peekable();
-        let mut changed = within(&self.changes, keys).peekable();
+        let mut deleted = within(&self.deletions, keys).map(|(key, _)| key).peekable();
         loop {
-            let order = match (now.peek(), changed.peek()) {
-                (None, None) => return,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((key, _)), Some((changed_key, _))) => key.cmp(changed_key),
+            let current = now.next_if(|(key, _)| deleted.peek().is_none_or(|deleted| key <= deleted));
+            let key = match current {
+                Some((key, _)) => deleted.next_if_eq(&key).unwrap_or(key),
+                None => match deleted.next() {
+                    Some(key) => key,
+                    None => return,
+                },
             };
-            let current = if order == Ordering::Greater { None } else { now.next() };
-            let chain = if order == Ordering::Less { None } else { changed.next() };
-            match chain.and_then(|(_, chain)| first_after(chain, revision)) {
-                Some(event) => {
-                    if let Some(prev) = &event.prev {
-                        found.add(|| prev.clone());
-                    }
-                }
-                // No change since: it is now as it was then.
-                None => {
-                    if let Some((key, current)) = current {
-                        found.add(|| self.kv(key, current));
-                    }
-                }
+            if let Some(kv) = self.version_at(key, current.map(|(_, current)| current), revision) {
+                found.add(|| kv);
             }
         }
     }
@@ -142,10 +131,6 @@ impl Sort {
             SortOrder::Descending => order.reverse(),
         }
     }
-}
-
-fn first_after(chain: &VecDeque<Arc<Event>>, revision: u64) -> Option<&Arc<Event>> {
-    chain.get(chain.partition_point(|event| event.kv.mod_revision <= revision))
 }
 
 fn within<'a, V>(

@@ -119,7 +119,7 @@ impl State {
             lease: kept(put.ignore_lease).map_or(put.lease, |prev| prev.lease),
         };
         let returned = if put.prev_kv { prev.clone() } else { None };
-        self.change(Event { kv, deleted: false, prev });
+        self.change(Event { kv, deleted: false, prev: prev.map(Box::new) });
         returned
     }
 
@@ -137,7 +137,7 @@ impl State {
     pub(super) fn delete_key(&mut self, key: &Bytes, revision: u64) -> Option<KeyValue> {
         let prev = self.keys.get_key_value(key).map(|(key, current)| self.kv(key, current))?;
         let kv = KeyValue { key: prev.key.clone(), mod_revision: revision, lease: NO_LEASE, ..KeyValue::default() };
-        self.change(Event { kv, deleted: true, prev: Some(prev.clone()) });
+        self.change(Event { kv, deleted: true, prev: Some(Box::new(prev.clone())) });
         Some(prev)
     }
 

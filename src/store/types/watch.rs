@@ -20,8 +20,8 @@ pub struct Event {
     /// The key as it is now. After a deletion: no value, version and create revision 0, and the deleting revision.
     pub kv: KeyValue,
     pub deleted: bool,
-    /// The key as it was before this revision.
-    pub prev: Option<KeyValue>,
+    /// The key as it was before this revision. Most changes in history are creations and have none.
+    pub prev: Option<Box<KeyValue>>,
 }
 
 /// Changes in revision order: everything that concerns the watcher up to and including `revision`, and never a
