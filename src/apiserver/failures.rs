@@ -22,7 +22,10 @@ pub fn of_store(error: &store::Error) -> Failure {
             Failure::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {error}"))
         }
         Error::Busy => Failure::too_many_requests("too many writes are waiting, please try again", RETRY_AFTER_SECONDS),
-        Error::NotLeader | Error::Closed => retry(Failure::new(Reason::ServiceUnavailable, error.to_string())),
+        Error::NotLeader | Error::NoQuorum | Error::Closed => {
+            retry(Failure::new(Reason::ServiceUnavailable, error.to_string()))
+        }
+        Error::Unknown => Failure::new(Reason::Timeout, format!("Timeout: {error}")),
         // What the API server asks for has none of these faults.
         Error::EmptyKey
         | Error::DuplicateKey
@@ -33,7 +36,9 @@ pub fn of_store(error: &store::Error) -> Failure {
         | Error::LeaseNotFound { .. }
         | Error::LeaseExists { .. }
         | Error::LeaseTooLong { .. }
-        | Error::TooManyLeases { .. } => Failure::internal(error),
+        | Error::TooManyLeases { .. }
+        | Error::Unchangeable
+        | Error::Witness => Failure::internal(error),
     }
 }
 

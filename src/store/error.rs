@@ -54,9 +54,21 @@ pub enum Error {
     /// More writes wait than the store lets wait; try again later.
     #[error("too many writes are waiting")]
     Busy,
-    /// This server does not lead the group; nothing was written.
-    #[error("this server does not lead")]
+    /// This server does not lead the group, and no other one is known to; nothing was written (etcd: `ErrNoLeader`).
+    #[error("the group has no leader")]
     NotLeader,
+    /// Too few members can be reached; nothing was written.
+    #[error("too few members of the group can be reached")]
+    NoQuorum,
+    /// The request may or may not have taken place (etcd: `ErrTimeout`).
+    #[error("the request got no answer in time; it may or may not have taken place")]
+    Unknown,
+    /// The group is being changed already, has no such member, or would be left without one that votes.
+    #[error("the group cannot be changed so now")]
+    Unchangeable,
+    /// This member is a witness.
+    #[error("this member has no state")]
+    Witness,
     /// The store stopped, or failed in a way that only a restart mends. A write in progress may or may not have
     /// taken place.
     #[error("the store is closed")]
@@ -91,6 +103,10 @@ pub enum OpenError {
     Gap { from: u64, to: u64 },
     #[error("snapshot {} is damaged: {reason}", path.display())]
     SnapshotDamaged { path: PathBuf, reason: &'static str },
+    #[error(
+        "this member votes and keeps the log only; it was made so and cannot be anything else, and the other way round"
+    )]
+    OtherKind,
     #[error("the disk failed while the store was opened")]
     Failed,
     #[error("Raft cannot start")]

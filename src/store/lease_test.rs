@@ -18,6 +18,8 @@ async fn open(disk: &FakeDisk) -> (Store, task::Shutdown) {
         segment_bytes: 128 << 10,
         relaxed_sync_after: Duration::from_secs(60),
         runs: Runs::Task { pause: Arc::new(|| Duration::from_millis(1)) },
+        transport: None,
+        seed: None,
         boot_id: "b".to_owned(),
     };
     let shutdown = task::Shutdown::new();

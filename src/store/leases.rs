@@ -1,14 +1,22 @@
 //! The store's leases, as callers see them.
 
+use std::time::Duration;
+
 use rand::RngExt;
+use tokio::time::{Instant, sleep};
 
 use crate::command::{Command, Reply};
 use crate::error::Error;
+use crate::members::{Leader, Request, Response};
 use crate::types::{LEASE_TTL_SECONDS_MAX, LEASE_TTL_SECONDS_MIN, Lease, LeaseId, LeaseStatus};
 use crate::{Store, refused};
 
 /// Numbers drawn before it is given up that one is free.
 const DRAWS_MAX: usize = 8;
+/// Longest wait for the leader's answer, and for a leader.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const LEADER_WITHIN: Duration = Duration::from_secs(4);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Store {
     /// Grants a lease under the number given, or under one that is drawn (etcd: `LeaseGrant`).
@@ -40,20 +48,47 @@ impl Store {
 
     /// Gives a lease its whole time again (etcd: `LeaseKeepAlive`); returns that, in seconds.
     pub async fn lease_keep_alive(&self, id: LeaseId) -> Result<i64, Error> {
-        self.read_index().await?;
-        self.inner.lessor.keep_alive(id)
+        let until = Instant::now() + LEADER_WITHIN;
+        loop {
+            let kept = match self.inner.group.leader() {
+                Leader::Here => match self.read_index().await {
+                    Ok(_) => self.inner.lessor.keep_alive(id),
+                    Err(error) => Err(error),
+                },
+                Leader::There(leader, member) => {
+                    let request = Request::KeepAlive { id };
+                    match self.inner.group.ask_leader(leader, &member, &request, ANSWER_WITHIN).await {
+                        Ok(Response::KeepAlive { ttl_seconds }) => Ok(ttl_seconds),
+                        Ok(_) => Err(Error::Unknown),
+                        Err(error) => Err(error),
+                    }
+                }
+                Leader::Unknown => Err(Error::NotLeader),
+            };
+            match kept {
+                // Keeping a lease alive twice is keeping it alive.
+                Err(Error::NotLeader | Error::Unknown) if Instant::now() < until => sleep(LOOK_AGAIN).await,
+                kept => return kept,
+            }
+        }
     }
 
     /// What is left of a lease, and, if asked for, its keys (etcd: `LeaseTimeToLive`).
     pub async fn lease_time_to_live(&self, id: LeaseId, keys: bool) -> Result<LeaseStatus, Error> {
-        self.read_index().await?;
-        let (lease, keys) = {
-            let state = self.inner.watched.read();
-            let lease = state.lease(id).ok_or(Error::LeaseNotFound { id })?;
-            (lease, if keys { state.lease_keys(id).cloned().collect() } else { Vec::new() })
-        };
-        let remaining_seconds = self.inner.lessor.remaining_seconds(&lease)?;
-        Ok(LeaseStatus { id, granted_seconds: lease.ttl_seconds, remaining_seconds, keys })
+        match self.inner.group.leader() {
+            Leader::Here => {
+                self.read_index().await?;
+                self.inner.lessor.status(id, keys)
+            }
+            Leader::There(leader, member) => {
+                let request = Request::TimeToLive { id, keys };
+                match self.inner.group.ask_leader(leader, &member, &request, ANSWER_WITHIN).await? {
+                    Response::TimeToLive(status) => Ok(status),
+                    _ => Err(Error::Unknown),
+                }
+            }
+            Leader::Unknown => Err(Error::NotLeader),
+        }
     }
 
     /// The leases that there are here, in the order of their numbers (etcd: `LeaseLeases`).

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::raft::Leadership;
 use crate::raft::propose::Proposal;
 use crate::state::{LeaseRecord, Touched};
-use crate::types::LeaseId;
+use crate::types::{LeaseId, LeaseStatus};
 use crate::watch::Watched;
 
 /// What is left of long leases is made known so often (etcd: `checkpointInterval`).
@@ -80,8 +80,19 @@ impl Lessor {
         Ok(lease.ttl_seconds)
     }
 
-    /// Seconds left, rounded down.
-    pub(crate) fn remaining_seconds(&self, lease: &LeaseRecord) -> Result<i64, Error> {
+    /// How a lease is doing, and, if asked for, its keys. The caller has seen to the same as with
+    /// [`Lessor::keep_alive`].
+    pub(crate) fn status(&self, id: LeaseId, keys: bool) -> Result<LeaseStatus, Error> {
+        let (lease, keys) = {
+            let state = self.watched.read();
+            let lease = state.lease(id).ok_or(Error::LeaseNotFound { id })?;
+            (lease, if keys { state.lease_keys(id).cloned().collect() } else { Vec::new() })
+        };
+        let remaining_seconds = self.remaining_seconds(&lease)?;
+        Ok(LeaseStatus { id, granted_seconds: lease.ttl_seconds, remaining_seconds, keys })
+    }
+
+    fn remaining_seconds(&self, lease: &LeaseRecord) -> Result<i64, Error> {
         self.begin();
         let deadlines = self.deadlines.lock();
         let deadlines = deadlines.as_ref().ok_or(Error::NotLeader)?;
@@ -208,7 +219,7 @@ impl Lessor {
 
     /// Nobody waits for the answer: what comes of it is seen in the state.
     fn propose(&self, command: Command) {
-        let _ = self.proposals.try_send(Proposal { command, reply: oneshot::channel().0 });
+        let _ = self.proposals.try_send(Proposal { command, reply: oneshot::channel().0, local: false });
     }
 }
 

@@ -9,7 +9,10 @@
 //! Invariants: an acknowledged write is on disk, synced (but see [`Durability::Relaxed`]). Everything read from disk
 //! is checked. A failure of the disk stops the store ([`Store::closed`]); it never acknowledges what it cannot keep.
 //!
-//! Limitations: a Raft group of one. History between two compactions is in memory, bounded by
+//! One server is a Raft group of one; others join as learners, catch up and vote (`members`, `membership`). Followers
+//! pass writes on to the leader; [`Store::read_index`] makes a read linearizable on any of them.
+//!
+//! Limitations: History between two compactions is in memory, bounded by
 //! [`Config::history_bytes_max`].
 
 mod check;
@@ -21,10 +24,13 @@ mod leases;
 mod lessor;
 mod log;
 mod materialised;
+mod members;
+mod membership;
 mod open;
 mod raft;
 mod small_file;
 mod snapshot;
+mod start;
 mod state;
 mod types;
 mod watch;
@@ -32,9 +38,13 @@ mod watch;
 #[cfg(test)]
 mod lease_test;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod store_test;
 
 pub use error::{Error, OpenError, WatchError};
+pub use members::wire::{Dial, Stream};
+pub use membership::NetworkConfig;
 pub use raft::Leadership;
 pub use types::*;
 pub use watch::{WatchProgress, Watcher};
@@ -50,6 +60,7 @@ use tokio::sync::{mpsc, oneshot};
 use command::{Command, Reply};
 use lessor::Lessor;
 use log::Log;
+use members::{Group, Inbound, ReadRequest};
 use raft::propose::Proposal;
 use snapshot::Snapshots;
 use watch::Watched;
@@ -70,6 +81,14 @@ pub struct Config {
     pub quota_bytes: u64,
     /// History is compacted without being asked once it weighs more.
     pub history_bytes_max: u64,
+    /// How this member reaches others; `None` where there are none and never will be while it runs.
+    pub network: Option<NetworkConfig>,
+    /// Votes and keeps the log, and has no state. What it was made as it stays.
+    pub witness: bool,
+    /// This member becomes the only one of the group that its directory knows, whoever was in it. For when a majority
+    /// is lost for good: what the others had and this one does not is lost, and they must not come back with their
+    /// directories.
+    pub reset_to_single: bool,
 }
 
 impl Config {
@@ -79,6 +98,9 @@ impl Config {
             name: name.into(),
             quota_bytes: QUOTA_BYTES_DEFAULT,
             history_bytes_max: HISTORY_BYTES_MAX_DEFAULT,
+            network: None,
+            witness: false,
+            reset_to_single: false,
         }
     }
 }
@@ -90,9 +112,11 @@ pub struct Store {
 }
 
 struct Inner {
-    id: raft::Id,
     watched: Arc<Watched>,
     raft: raft::Raft,
+    group: Group,
+    inbound: Arc<Inbound>,
+    reads: mpsc::Sender<ReadRequest>,
     log: Log,
     snapshots: Arc<Snapshots>,
     proposals: mpsc::Sender<Proposal>,
@@ -119,15 +143,21 @@ impl Store {
         if self.inner.stopping.is_cancelled() {
             return Err(Error::Closed);
         }
-        if self.inner.is_alone() {
+        self.has_state()?;
+        if self.inner.group.is_alone() {
             // Nobody else can have acknowledged anything, and here that comes after applying.
             return Ok(self.revision());
         }
-        match self.inner.raft.ensure_linearizable().await {
-            Ok(_) => Ok(self.revision()),
-            Err(openraft::error::RaftError::APIError(_)) => Err(Error::NotLeader),
-            Err(openraft::error::RaftError::Fatal(_)) => Err(Error::Closed),
+        let (request, answer) = oneshot::channel();
+        self.inner.reads.try_send(request).map_err(|error| match error {
+            TrySendError::Full(_) => Error::Busy,
+            TrySendError::Closed(_) => Error::Closed,
+        })?;
+        tokio::select! {
+            answer = answer => answer.unwrap_or(Err(Error::Closed))?,
+            () = self.inner.closed.cancelled() => return Err(Error::Closed),
         }
+        Ok(self.revision())
     }
 
     /// Does a transaction; returns once its changes are durable and applied. Dropping the future does not stop it.
@@ -142,6 +172,7 @@ impl Store {
     /// Reads a range as it is here now, or was at a past revision. For a linearizable read, await
     /// [`Store::read_index`] first.
     pub fn range(&self, range: &Range) -> Result<RangeOutcome, Error> {
+        self.has_state()?;
         Ok(self.inner.watched.read().range(range)?)
     }
 
@@ -150,6 +181,7 @@ impl Store {
         if self.inner.stopping.is_cancelled() {
             return Err(Error::Closed);
         }
+        self.has_state()?;
         Ok(self.inner.watched.watch(request)?)
     }
 
@@ -168,7 +200,7 @@ impl Store {
             (_, true) => Some(ReadOnly::QuotaExceeded),
             _ => None,
         };
-        let leader = inner.raft.metrics().borrow().current_leader == Some(inner.id);
+        let leader = inner.leadership.borrow().here;
         let state = inner.watched.read();
         Status {
             revision: state.revision(),
@@ -182,7 +214,7 @@ impl Store {
         }
     }
 
-    /// Follows who leads the group.
+    /// Follows who leads the group. What must run on one member only runs while `here` is set.
     pub fn leading(&self) -> Receiver<Leadership> {
         self.inner.leadership.clone()
     }
@@ -192,12 +224,17 @@ impl Store {
         self.inner.closed.cancelled().await;
     }
 
+    /// A witness has nothing to read.
+    fn has_state(&self) -> Result<(), Error> {
+        if self.inner.group.witness { Err(Error::Witness) } else { Ok(()) }
+    }
+
     async fn command(&self, command: Command) -> Result<Reply, Error> {
         if self.inner.stopping.is_cancelled() {
             return Err(Error::Closed);
         }
         let (reply, answer) = oneshot::channel();
-        self.inner.proposals.try_send(Proposal { command, reply }).map_err(|error| match error {
+        self.inner.proposals.try_send(Proposal { command, reply, local: true }).map_err(|error| match error {
             TrySendError::Full(_) => Error::Busy,
             TrySendError::Closed(_) => Error::Closed,
         })?;
@@ -205,16 +242,6 @@ impl Store {
             answer = answer => answer.unwrap_or(Err(Error::Closed)),
             () = self.inner.closed.cancelled() => Err(Error::Closed),
         }
-    }
-}
-
-impl Inner {
-    /// The group has no other voters.
-    fn is_alone(&self) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        let mut voters = metrics.membership_config.membership().voter_ids();
-        metrics.current_leader == Some(self.id) && voters.next() == Some(self.id) && voters.next().is_none()
     }
 }
 

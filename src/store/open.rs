@@ -1,9 +1,8 @@
 //! From a directory to a store that serves, and back.
 //!
-//! The order: lock the directory; load the snapshot; read the log and replay what was committed; start Raft, which
-//! leads at once since it is alone; leave out the revisions that a power cut may have taken back.
+//! The order: lock the directory; load the snapshot; read the log and replay what was committed; start Raft (`start`),
+//! which leads at once if it is alone; leave out the revisions that a power cut may have taken back.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,9 +11,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use openraft::{ServerState, SnapshotPolicy};
 use rand::RngExt;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::command::Command;
 use crate::disk::{self, Disk, RealDisk};
@@ -22,23 +20,21 @@ use crate::error::OpenError;
 use crate::lessor::Lessor;
 use crate::log::{Log, Options, Runs, SEGMENT_BYTES};
 use crate::materialised::{self, Checkpointer, Database};
+use crate::members::{self, Group, Inbound, Nowhere, Peers, Pulse, Reads, Steward, Transport, wire};
 use crate::raft::propose::{self, Proposer};
-use crate::raft::{Applied, Due, Id, LogStore, Machine, Member, NoPeers, Raft};
+use crate::raft::{Applied, Due, Id, Leadership, Machine, Member, Raft};
 use crate::snapshot::Snapshots;
+use crate::start::{self, Kind};
 use crate::state::State;
 use crate::watch::Watched;
 use crate::{Config, Inner, Store, raft, small_file};
 
 /// A relaxed write is synced after so long if no other write has caused a sync.
 const RELAXED_SYNC_AFTER: Duration = Duration::from_secs(10);
-/// A group of one needs no heartbeats and no elections by time: nothing ticks.
-const NO_TICKS_MS: u64 = 3_600_000;
 /// Entries replayed at a time.
 const REPLAY_ENTRIES: u64 = 256;
-/// Longest wait for the group of one to lead itself.
-const LEAD_WITHIN: Duration = Duration::from_secs(30);
-/// Entries kept in the log behind a snapshot: nobody is there to ask for them.
-const LOG_KEPT_ENTRIES: u64 = 0;
+/// A Raft that hangs on a failed disk is left after so long.
+const STOP_FAILED_WITHIN: Duration = Duration::from_millis(100);
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What a store stands on; tests put other things here.
@@ -50,6 +46,10 @@ pub(crate) struct Ground {
     pub(crate) runs: Runs,
     /// Where the materialised state lies, on the operating system's disk.
     pub(crate) database_dir: PathBuf,
+    /// The way to other members, if it is not the one that the configuration says.
+    pub(crate) transport: Option<Arc<dyn Transport>>,
+    /// What chance is drawn from; `None` is the system's.
+    pub(crate) seed: Option<u64>,
     /// Another one than last time means that what was not synced may be lost.
     pub(crate) boot_id: String,
 }
@@ -59,13 +59,14 @@ pub(crate) async fn open(config: Config, shutdown: task::Shutdown) -> Result<Sto
     disk.make_dir(&config.dir).map_err(failed("make", &config.dir))?;
     let lock = lock(&config.dir)?;
     let boot_id = std::fs::read_to_string(BOOT_ID).map_err(failed("read", Path::new(BOOT_ID)))?;
-    let database_dir = config.dir.join("sled");
     let ground = Ground {
-        database_dir,
         disk,
         segment_bytes: SEGMENT_BYTES,
         relaxed_sync_after: RELAXED_SYNC_AFTER,
         runs: Runs::Thread,
+        database_dir: config.dir.join("sled"),
+        transport: None,
+        seed: None,
         boot_id,
     };
     open_on(ground, config, shutdown, Some(lock)).await
@@ -105,33 +106,84 @@ async fn open_until_failed(
         load(&disk, &dir, database, options, failed)
     };
     let loaded = disk::work(ground.disk.as_ref(), work).await.map_err(|error| OpenError::Raft(Box::new(error)))??;
-    replay(&loaded.watched, &loaded.log).await;
+    start::check_kind(ground.disk.as_ref(), &config, loaded.fresh)?;
+    let me = Member {
+        name: config.name.clone(),
+        address: config.network.as_ref().map_or_else(String::new, |network| network.address.clone()),
+        witness: config.witness,
+    };
+    if config.reset_to_single && !loaded.fresh {
+        start::reset_to_single(loaded.id, me.clone(), &loaded.log, &loaded.watched.applied()).await;
+    }
+    replay(&loaded.watched, &loaded.log, config.witness).await;
 
+    let transport = match (ground.transport.clone(), &config.network) {
+        (Some(transport), _) => transport,
+        (None, Some(network)) => wire::Connections::new(loaded.id, network),
+        (None, None) => Arc::new(Nowhere),
+    };
+    let peers = Peers::new(loaded.id, transport);
     let due = Due::default();
-    let machine = Machine::new(loaded.watched.clone(), loaded.snapshots.clone(), loaded.log.clone(), due.clone());
-    let group = lead(loaded.id, &config, &loaded.log, machine).await?;
+    let (watched, snapshots) = (loaded.watched.clone(), loaded.snapshots.clone());
+    let machine = Machine::new(watched, snapshots, loaded.log.clone(), due.clone(), config.witness);
+    let (raft, kind) = start::start(&peers, &loaded.log, machine, me.clone(), &config).await?;
+    loaded.log.set_alone(kind == Kind::Alone);
 
     let (proposals, waiting) = mpsc::channel(propose::WAITING_MAX);
     let over_quota = Arc::new(AtomicBool::new(false));
     let stopping = task::Shutdown::new();
     let closed = task::Shutdown::new();
-    let proposer = Proposer {
-        raft: group.clone(),
+    let begins = if kind == Kind::Alone { start::leads(&raft) } else { Leadership::default() };
+    let (says, leadership) = watch::channel(begins);
+    let group = Group {
+        raft: raft.clone(),
+        peers: peers.clone(),
         log: loaded.log.clone(),
+        leadership: leadership.clone(),
+        witness: config.witness,
+        paused: Arc::default(),
+    };
+    let pulse = Pulse {
+        raft: raft.clone(),
+        peers,
+        log: loaded.log.clone(),
+        witness: config.witness,
+        random: Pulse::random(ground.seed),
+        says,
+    };
+    task::spawn("store-pulse", pulse.run(group.clone(), stopping.clone()));
+    let proposer = Proposer {
+        group: group.clone(),
         watched: loaded.watched.clone(),
         quota_bytes: config.quota_bytes,
         history_bytes_max: config.history_bytes_max,
         over_quota: over_quota.clone(),
         relaxed: 0,
     };
-    let leadership = raft::follow(&group);
+    let (reads, reading) = mpsc::channel(members::READS_WAITING_MAX);
+    task::spawn("store-reads", until(stopping.clone(), Reads { group: group.clone() }.run(reading)));
+    let steward = Steward { group: group.clone() };
+    task::spawn("store-members", steward.run(leadership.clone(), stopping.clone()));
     let lessor = Arc::new(Lessor::new(loaded.watched.clone(), proposals.clone()));
     task::spawn("store-leases", lessor.clone().run(leadership.clone(), stopping.clone()));
+    let inbound = Inbound::new(
+        group.clone(),
+        loaded.watched.clone(),
+        lessor.clone(),
+        proposals.clone(),
+        loaded.snapshots.clone(),
+    );
+    if let Some(network) = &config.network {
+        let announcing = start::announce(group.clone(), me, network.join.clone());
+        task::spawn("store-joins", until(stopping.clone(), announcing));
+    }
     let store = Store {
         inner: Arc::new(Inner {
-            id: loaded.id,
             watched: loaded.watched.clone(),
-            raft: group.clone(),
+            raft: raft.clone(),
+            group: group.clone(),
+            inbound: Arc::new(inbound),
+            reads,
             log: loaded.log.clone(),
             snapshots: loaded.snapshots,
             proposals,
@@ -142,14 +194,8 @@ async fn open_until_failed(
             closed: closed.clone(),
         }),
     };
-    let proposing = stopping.clone();
-    task::spawn("store-proposer", async move {
-        tokio::select! {
-            () = proposer.run(waiting) => {}
-            () = proposing.cancelled() => {}
-        }
-    });
-    task::spawn("store-snapshots", snapshots_when_due(group.clone(), due.snapshot, stopping.clone()));
+    task::spawn("store-proposer", until(stopping.clone(), proposer.run(waiting)));
+    task::spawn("store-snapshots", snapshots_when_due(raft, due.snapshot, stopping.clone()));
     let checkpointer = Checkpointer {
         materialised: loaded.database,
         watched: loaded.watched.clone(),
@@ -160,8 +206,17 @@ async fn open_until_failed(
     let ending = Ending { group, log: loaded.log, watched: loaded.watched, stopping, closed, _lock: lock };
     task::spawn("store-end", ending.run(shutdown, failed_log));
 
-    skip_what_may_be_lost(&store, &ground, &config.dir, loaded.fresh).await?;
+    let skip = kind == Kind::Alone && !loaded.fresh && !config.witness;
+    skip_what_may_be_lost(&store, &ground, &config.dir, skip).await?;
     Ok(store)
+}
+
+/// Works until the store stops.
+async fn until(stopping: task::Shutdown, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = stopping.cancelled() => {}
+    }
 }
 
 struct Loaded {
@@ -216,59 +271,26 @@ fn identity(disk: &dyn Disk, path: &Path) -> Result<Id, OpenError> {
 }
 
 /// Applies what is known to be committed. Raft applies the rest when it leads.
-async fn replay(watched: &Watched, log: &Log) {
+async fn replay(watched: &Watched, log: &Log, witness: bool) {
     let mut next = watched.applied().log_id.map_or(0, |id| id.index + 1);
     let end = log.committed().map_or(0, |id| id.index + 1);
     while next < end {
-        let entries = log.entries(next, end.min(next + REPLAY_ENTRIES)).await;
+        let entries = log.entries(next, end.min(next + REPLAY_ENTRIES), usize::MAX).await;
         let Some(last) = entries.last() else { return };
         next = last.log_id.index + 1;
-        raft::apply(watched, entries);
+        raft::apply(watched, entries, witness);
     }
-}
-
-/// Starts Raft and waits until this server leads and has applied what the log held.
-async fn lead(id: Id, config: &Config, log: &Log, machine: Machine) -> Result<Raft, OpenError> {
-    fn raft_error(error: impl std::error::Error + Send + Sync + 'static) -> OpenError {
-        OpenError::Raft(Box::new(error))
-    }
-    let raft_config = openraft::Config {
-        cluster_name: "cluster".to_owned(),
-        heartbeat_interval: NO_TICKS_MS,
-        election_timeout_min: 2 * NO_TICKS_MS,
-        election_timeout_max: 3 * NO_TICKS_MS,
-        enable_tick: false,
-        enable_heartbeat: false,
-        enable_elect: false,
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: LOG_KEPT_ENTRIES,
-        purge_batch_size: 1,
-        ..openraft::Config::default()
-    };
-    let raft_config = Arc::new(raft_config.validate().map_err(raft_error)?);
-    let (_, last) = log.bounds();
-    let group = Raft::new(id, raft_config, NoPeers, LogStore::new(log.clone()), machine).await.map_err(raft_error)?;
-    if !group.is_initialized().await.map_err(raft_error)? {
-        let member = Member { name: config.name.clone(), address: String::new() };
-        group.initialize(BTreeMap::from([(id, member)])).await.map_err(raft_error)?;
-    } else if group.metrics().borrow().state != ServerState::Leader {
-        group.trigger().elect().await.map_err(raft_error)?;
-    }
-    let wait = group.wait(Some(LEAD_WITHIN));
-    wait.state(ServerState::Leader, "leads its group of one").await.map_err(raft_error)?;
-    wait.applied_index_at_least(last.map(|last| last.index), "has applied its log").await.map_err(raft_error)?;
-    Ok(group)
 }
 
 /// Leaves out revisions that may have been handed out before a power cut and lost with it, so that no revision
-/// ever means two things.
-async fn skip_what_may_be_lost(store: &Store, ground: &Ground, dir: &Path, fresh: bool) -> Result<(), OpenError> {
+/// ever means two things. With other members there are none: nothing is relaxed then.
+async fn skip_what_may_be_lost(store: &Store, ground: &Ground, dir: &Path, skip: bool) -> Result<(), OpenError> {
     let path = dir.join("boot");
     let before = small_file::read(ground.disk.as_ref(), &path).map_err(failed("read", &path))?;
     if before.as_deref() == Some(ground.boot_id.as_str()) {
         return Ok(());
     }
-    if !fresh {
+    if skip {
         let skipped = store.command(Command::Skip { revisions: propose::RELAXED_REVISIONS_MAX }).await;
         skipped.map_err(|error| OpenError::Raft(Box::new(error)))?;
     }
@@ -289,7 +311,7 @@ async fn snapshots_when_due(group: Raft, due: Arc<Notify>, stopping: task::Shutd
 
 /// What is to be done, in order, when the store ends.
 struct Ending {
-    group: Raft,
+    group: Group,
     log: Log,
     watched: Arc<Watched>,
     stopping: task::Shutdown,
@@ -303,10 +325,15 @@ impl Ending {
             () = shutdown.cancelled() => {}
             () = failed.cancelled() => tracing::error!("the store has failed and takes no more requests"),
         }
+        if !failed.is_cancelled() {
+            members::hand_over(&self.group).await;
+        }
         self.stopping.cancel();
         self.watched.close();
-        if !failed.is_cancelled() {
-            if let Err(error) = self.group.shutdown().await {
+        if failed.is_cancelled() {
+            let _ = tokio::time::timeout(STOP_FAILED_WITHIN, self.group.raft.shutdown()).await;
+        } else {
+            if let Err(error) = self.group.raft.shutdown().await {
                 tracing::warn!(%error, "Raft did not stop in order");
             }
             self.log.close().await;

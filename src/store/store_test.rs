@@ -29,6 +29,8 @@ fn ground(disk: &FakeDisk, boot_id: &str) -> Ground {
         segment_bytes: SEGMENT_BYTES,
         relaxed_sync_after: Duration::from_secs(60),
         runs: Runs::default(),
+        transport: None,
+        seed: None,
         boot_id: boot_id.to_owned(),
     }
 }
@@ -96,7 +98,7 @@ async fn a_store_keeps_its_state_and_history_over_restarts_and_snapshots() {
             store.inner.raft.trigger().snapshot().await.unwrap();
             let wait = store.inner.raft.wait(Some(Duration::from_secs(10)));
             wait.metrics(|metrics| metrics.snapshot.is_some() && metrics.purged.is_some(), "purged").await.unwrap();
-            assert!(store.inner.log.entries(0, 5).await.is_empty());
+            assert!(store.inner.log.entries(0, 5, usize::MAX).await.is_empty());
         }
         close(store, &shutdown).await;
         assert_eq!(watcher.next().await.unwrap_err(), WatchError::Closed);

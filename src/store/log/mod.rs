@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use openraft::{LogId, Vote};
+use openraft::{EntryPayload, LogId, Vote};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -100,6 +100,8 @@ struct Shared {
     full: AtomicBool,
     disk_bytes: AtomicU64,
     written_bytes: AtomicU64,
+    /// Nobody else has a copy, so that a loss is no contradiction: relaxed entries need no sync.
+    alone: AtomicBool,
     /// Set when the log failed: nothing more is written or acknowledged.
     failed: task::Shutdown,
 }
@@ -136,6 +138,7 @@ impl Log {
             full: AtomicBool::new(false),
             disk_bytes: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
+            alone: AtomicBool::new(false),
             index: Mutex::new(recovered.index),
             disk,
             options,
@@ -186,6 +189,17 @@ impl Log {
         self.shared.written_bytes.load(Ordering::Relaxed)
     }
 
+    /// Fails it, as a disk would.
+    #[cfg(test)]
+    pub(crate) fn fail(&self) {
+        self.shared.failed.cancel();
+    }
+
+    /// Says whether this member is the only one. Until then nothing is relaxed.
+    pub(crate) fn set_alone(&self, alone: bool) {
+        self.shared.alone.store(alone, Ordering::Relaxed);
+    }
+
     /// A write found no room on the disk, and none has been found since.
     pub(crate) fn is_full(&self) -> bool {
         self.shared.full.load(Ordering::Relaxed)
@@ -231,7 +245,11 @@ impl Log {
             for entry in entries {
                 let mut payload = Vec::new();
                 entry.encode(&mut payload);
-                sync |= !matches!(&entry.payload, openraft::EntryPayload::Normal(batch) if batch.relaxed());
+                if let EntryPayload::Membership(membership) = &entry.payload {
+                    self.set_alone(membership.nodes().count() == 1);
+                }
+                let relaxed = matches!(&entry.payload, EntryPayload::Normal(batch) if batch.relaxed());
+                sync |= !(relaxed && self.shared.alone.load(Ordering::Relaxed));
                 index.last = Some(entry.log_id);
                 index.cache_bytes += payload.len();
                 index.cache.push_back((entry, payload.len()));
@@ -265,7 +283,7 @@ impl Log {
         }
         self.done(|done| Request::Truncate { since, done }).await;
         let last = match since.checked_sub(1) {
-            Some(before) => self.read(before, since).first().map(|entry| entry.log_id),
+            Some(before) => self.read(before, since, usize::MAX).first().map(|entry| entry.log_id),
             None => None,
         };
         self.shared.index.lock().last = last;
@@ -290,16 +308,23 @@ impl Log {
         }
     }
 
-    /// The entries with `from <= index < to` that are there. Never returns if one cannot be read; `failed` is then set.
-    pub(crate) async fn entries(&self, from: u64, to: u64) -> Vec<Entry> {
-        let entries = self.read(from, to);
+    /// The entries with `from <= index < to` that are there, up to the first that makes them longer than `bytes`.
+    /// Never returns if one cannot be read; `failed` is then set.
+    pub(crate) async fn entries(&self, from: u64, to: u64, bytes: usize) -> Vec<Entry> {
+        let entries = self.read(from, to, bytes);
         if self.shared.failed.is_cancelled() {
             std::future::pending::<()>().await;
         }
         entries
     }
 
-    fn read(&self, from: u64, to: u64) -> Vec<Entry> {
+    fn read(&self, from: u64, to: u64, bytes: usize) -> Vec<Entry> {
+        let mut room = bytes;
+        let mut take = |bytes: usize| {
+            let fits = room > 0;
+            room = room.saturating_sub(bytes);
+            fits
+        };
         let mut entries = Vec::new();
         // Reading happens outside of the lock: the places first, then the files.
         let mut on_disk = Vec::new();
@@ -312,13 +337,17 @@ impl Log {
                 let Some(place) = usize::try_from(at - index.first).ok().and_then(|at| index.places.get(at)) else {
                     break;
                 };
+                if !take(place.payload_bytes as usize) {
+                    break;
+                }
                 if let Some(segment) = index.segment_of(place.position) {
                     on_disk.push((*place, segment.clone()));
                 }
             }
             if to > cache_first {
                 let skip = usize::try_from(from.saturating_sub(cache_first)).unwrap_or(usize::MAX);
-                let taken = index.cache.iter().skip(skip).take_while(|(entry, _)| entry.log_id.index < to);
+                let taken = index.cache.iter().skip(skip);
+                let taken = taken.take_while(|(entry, bytes)| entry.log_id.index < to && take(*bytes));
                 cached.extend(taken.map(|(entry, _)| entry.clone()));
             }
         }

@@ -28,7 +28,9 @@ fn options() -> Options {
 }
 
 fn open(disk: &FakeDisk) -> Result<Log, OpenError> {
-    Log::open(Arc::new(disk.clone()), options(), task::Shutdown::new())
+    let log = Log::open(Arc::new(disk.clone()), options(), task::Shutdown::new())?;
+    log.set_alone(true);
+    Ok(log)
 }
 
 fn entry(index: u64, value_bytes: usize, durability: Durability) -> Entry {
@@ -46,7 +48,7 @@ async fn append(log: &Log, index: u64, value_bytes: usize, durability: Durabilit
 }
 
 async fn indexes(log: &Log) -> Vec<u64> {
-    log.entries(0, u64::MAX).await.iter().map(|entry| entry.log_id.index).collect()
+    log.entries(0, u64::MAX, usize::MAX).await.iter().map(|entry| entry.log_id.index).collect()
 }
 
 fn first_segment() -> &'static Path {
@@ -73,7 +75,7 @@ async fn a_log_reads_back_over_segments_with_vote_and_purge() {
     assert_eq!(log.committed().unwrap().index, 38);
     assert_eq!(indexes(&log).await, (21..40).collect::<Vec<_>>());
     let want: Vec<Entry> = (30..40).map(|index| entry(index, 500, Durability::Synced)).collect();
-    assert_eq!(log.entries(30, 40).await, want);
+    assert_eq!(log.entries(30, 40, usize::MAX).await, want);
     log.truncate(35).await;
     append(&log, 35, 10, Durability::Synced).await;
     log.close().await;

@@ -11,6 +11,9 @@ use openraft::{LogId, LogState, OptionalSend, RaftLogReader, Vote};
 use super::{Entry, Id, StorageError, TypeConfig};
 use crate::log::Log;
 
+/// A message to another member ends with the first entry that makes it this long.
+const MESSAGE_BYTES: usize = 1 << 20;
+
 #[derive(Clone)]
 pub(crate) struct LogStore {
     log: Log,
@@ -37,7 +40,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Excluded(to) => *to,
             Bound::Unbounded => u64::MAX,
         };
-        Ok(self.log.entries(from, to).await)
+        Ok(self.log.entries(from, to, usize::MAX).await)
+    }
+
+    async fn limited_get_log_entries(&mut self, from: u64, to: u64) -> Result<Vec<Entry>, StorageError> {
+        Ok(self.log.entries(from, to, MESSAGE_BYTES).await)
     }
 }
 

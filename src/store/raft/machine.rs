@@ -29,6 +29,8 @@ pub(crate) struct Machine {
     watched: Arc<Watched>,
     snapshots: Arc<Snapshots>,
     log: Log,
+    /// Applies nothing.
+    witness: bool,
     /// Bytes that the log had written when the last snapshot was asked for.
     snapshot_at: u64,
     /// The same for the last checkpoint of the materialised state.
@@ -51,18 +53,19 @@ pub(crate) struct Builder {
 }
 
 impl Machine {
-    pub(crate) fn new(watched: Arc<Watched>, snapshots: Arc<Snapshots>, log: Log, due: Due) -> Machine {
-        Machine { watched, snapshots, log, snapshot_at: 0, checkpoint_at: 0, due }
+    pub(crate) fn new(watched: Arc<Watched>, snapshots: Arc<Snapshots>, log: Log, due: Due, witness: bool) -> Machine {
+        Machine { watched, snapshots, log, witness, snapshot_at: 0, checkpoint_at: 0, due }
     }
 }
 
-/// Applies entries to the state; also used to replay the log before Raft runs.
-pub(crate) fn apply(watched: &Watched, entries: impl IntoIterator<Item = Entry>) -> Vec<Replies> {
+/// Applies entries to the state; also used to replay the log before Raft runs. To a witness commands are nothing.
+pub(crate) fn apply(watched: &Watched, entries: impl IntoIterator<Item = Entry>, witness: bool) -> Vec<Replies> {
     watched.change(|state, applied| {
         let replies = entries.into_iter().map(|entry| {
             applied.log_id = Some(entry.log_id);
             match &entry.payload {
                 EntryPayload::Blank => Replies::default(),
+                EntryPayload::Normal(_) if witness => Replies::default(),
                 EntryPayload::Normal(batch) => {
                     Replies(batch.commands.iter().map(|command| state.apply(command)).collect())
                 }
@@ -89,7 +92,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let replies = apply(&self.watched, entries);
+        let replies = apply(&self.watched, entries, self.witness);
         let written = self.log.written_bytes();
         let (state_bytes, changed_bytes) = self.watched.with(|state, _| (state.bytes(), state.changed_bytes()));
         if written - self.snapshot_at > SNAPSHOT_LOG_BYTES.max(state_bytes) {
@@ -129,9 +132,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let failed = |error: &(dyn std::error::Error + 'static)| {
             StorageIOError::read_snapshot(Some(meta.signature()), AnyError::new(&DisplayOnly(error.to_string())))
         };
-        let (snapshots, meta_given) = (self.snapshots.clone(), meta.clone());
+        let (snapshots, meta_given, witness) = (self.snapshots.clone(), meta.clone(), self.witness);
         let disk = snapshots.disk().clone();
-        let loaded = disk::work(disk.as_ref(), move || snapshots.install(&snapshot, &meta_given)).await;
+        let loaded = disk::work(disk.as_ref(), move || snapshots.install(&snapshot, &meta_given, witness)).await;
         let state = loaded.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         self.watched.replace(state, Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() });
         Ok(())

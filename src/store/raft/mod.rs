@@ -1,7 +1,6 @@
 //! The Raft group: which types it is made of, and its two storages, the log and the state machine.
 //!
-//! Limitations: a group of one. There is no network; what the walls keep open for it is the member's address in the
-//! membership, the commands' serde forms, and snapshots as files.
+//! What goes over the network, and what happens by time, is in `crate::members`.
 
 mod leadership;
 mod log_store;
@@ -19,21 +18,23 @@ use crate::command::{Batch, Replies};
 use crate::snapshot::SnapshotFile;
 
 pub use leadership::Leadership;
-pub(crate) use leadership::follow;
 pub(crate) use log_store::LogStore;
 pub(crate) use machine::{Due, Machine, apply};
-pub(crate) use network::NoPeers;
+pub(crate) use network::Network;
 
 /// A member's number in the group, drawn at random when its directory is made: one that comes back without its
 /// directory is another member.
-pub(crate) type Id = u64;
+pub(crate) type Id = crate::types::MemberId;
 
 /// A member of the group, as the membership names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
+pub(crate) struct Member {
     pub(crate) name: String,
     /// Where others reach it; empty while it is alone.
     pub(crate) address: String,
+    /// It votes and keeps the log, and has no state.
+    #[serde(default)]
+    pub(crate) witness: bool,
 }
 
 openraft::declare_raft_types!(

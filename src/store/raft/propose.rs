@@ -1,16 +1,19 @@
 //! Proposals: what waits goes into one entry of the log, so that it shares one sync. While that entry is on its way
-//! the next ones gather.
+//! the next ones gather. Who does not lead passes them on to the member that does, all together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use std::time::Duration;
+
 use openraft::error::{ClientWriteError, RaftError};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
-use super::Raft;
+use super::{Id, Member};
 use crate::command::{Batch, Command, Reply};
 use crate::error::Error;
-use crate::log::Log;
+use crate::members::{Group, Leader, Request, Response};
 use crate::types::ReadOnly;
 use crate::watch::Watched;
 
@@ -18,6 +21,13 @@ use crate::watch::Watched;
 pub(crate) const WAITING_MAX: usize = 4_096;
 const BATCH_COMMANDS_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Longest wait for a majority to have a batch.
+const COMMIT_WITHIN: Duration = Duration::from_secs(5);
+/// Longest wait for the answer of the leader to what was passed on to it.
+const FORWARD_WITHIN: Duration = Duration::from_secs(7);
+/// Longest wait for somebody to lead.
+const LEADER_WITHIN: Duration = Duration::from_secs(4);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// What a command takes in the log beyond its keys and values, at most per operation.
 const OP_BYTES: usize = 96;
 /// Relaxed revisions that may be lost in a power cut, and are left out after one. A sync comes before there are more.
@@ -26,11 +36,12 @@ pub(crate) const RELAXED_REVISIONS_MAX: u64 = 10_000;
 pub(crate) struct Proposal {
     pub(crate) command: Command,
     pub(crate) reply: oneshot::Sender<Result<Reply, Error>>,
+    /// It was asked for here, and not passed on by another member: it may go on to another one.
+    pub(crate) local: bool,
 }
 
 pub(crate) struct Proposer {
-    pub(crate) raft: Raft,
-    pub(crate) log: Log,
+    pub(crate) group: Group,
     pub(crate) watched: Arc<Watched>,
     pub(crate) quota_bytes: u64,
     pub(crate) history_bytes_max: u64,
@@ -71,55 +82,135 @@ impl Proposer {
     }
 
     async fn propose(&mut self, proposals: Vec<Proposal>) {
+        let until = Instant::now() + LEADER_WITHIN;
+        let mut proposals = proposals;
+        while !proposals.is_empty() {
+            proposals = match self.group.leader() {
+                Leader::Here => self.propose_here(proposals).await,
+                Leader::There(id, member) => {
+                    // What another member passed on is passed back: two that take each other for the leader would
+                    // play with it for ever.
+                    let (local, passed): (Vec<_>, Vec<_>) = proposals.into_iter().partition(|proposal| proposal.local);
+                    refuse(passed, &Error::NotLeader);
+                    self.forward(id, &member, local).await
+                }
+                Leader::Unknown => proposals,
+            };
+            if proposals.is_empty() {
+                return;
+            }
+            if Instant::now() >= until {
+                let leads = matches!(self.group.leader(), Leader::Here);
+                refuse(proposals, if leads { &Error::NoQuorum } else { &Error::NotLeader });
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// Proposes as the leader; returns what was not written because this member leads no longer.
+    async fn propose_here(&mut self, proposals: Vec<Proposal>) -> Vec<Proposal> {
         let proposals = self.within_quota(proposals);
         let (needed, ordinary): (Vec<_>, Vec<_>) =
             proposals.into_iter().partition(|proposal| proposal.command.is_needed());
         // What frees room goes first and may use what is held back for it.
+        let mut left = Vec::new();
         for (proposals, needed) in [(needed, true), (ordinary, false)] {
             if proposals.is_empty() {
                 continue;
             }
             let bytes = proposals.iter().map(|proposal| bytes_of(&proposal.command)).sum();
-            if !self.log.secure(bytes, needed).await {
+            if !self.group.log.secure(bytes, needed).await {
                 refuse(proposals, &Error::NoSpace(ReadOnly::DiskFull));
                 continue;
             }
-            self.write(proposals).await;
+            left.extend(self.write(proposals).await);
         }
+        left
     }
 
-    async fn write(&mut self, proposals: Vec<Proposal>) {
+    async fn write(&mut self, proposals: Vec<Proposal>) -> Vec<Proposal> {
+        let alone = self.group.is_alone();
+        if !alone && (!self.group.leadership.borrow().here || self.group.paused.load(Ordering::Relaxed)) {
+            // Without a majority it would be left to chance what becomes of it in the log.
+            return proposals;
+        }
         let (commands, answers): (Vec<_>, Vec<_>) =
-            proposals.into_iter().map(|proposal| (proposal.command, proposal.reply)).unzip();
+            proposals.into_iter().map(|proposal| (proposal.command, (proposal.reply, proposal.local))).unzip();
         let batch = Batch::new(commands);
         if batch.relaxed() {
             self.relaxed += batch.commands.len() as u64;
             if self.relaxed >= RELAXED_REVISIONS_MAX {
-                self.log.sync().await;
+                self.group.log.sync().await;
                 self.relaxed = batch.commands.len() as u64;
             }
         } else {
             self.relaxed = 0;
         }
-        match self.raft.client_write(batch).await {
-            Ok(response) => {
-                for (answer, reply) in answers.into_iter().zip(response.data.0) {
+        let written = self.group.raft.client_write(batch.clone());
+        // A disk may take its time where nobody else could write in the meantime.
+        let written = if alone { Ok(written.await) } else { tokio::time::timeout(COMMIT_WITHIN, written).await };
+        let error = match written {
+            Ok(Ok(response)) => {
+                for ((answer, _), reply) in answers.into_iter().zip(response.data.0) {
                     let _ = answer.send(Ok(reply));
                 }
+                return Vec::new();
             }
-            Err(error) => {
-                let error = match error {
-                    RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => Error::NotLeader,
-                    error => {
-                        tracing::error!(%error, "a write failed");
-                        Error::Closed
+            // It is in no log, or was taken out of this one again: it is not committed and never will be.
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+                let commands = Arc::try_unwrap(batch.commands).unwrap_or_else(|shared| shared.as_ref().clone());
+                let proposals = commands.into_iter().zip(answers);
+                return proposals.map(|(command, (reply, local))| Proposal { command, reply, local }).collect();
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "a write failed");
+                Error::Closed
+            }
+            Err(_) => Error::Unknown,
+        };
+        for (answer, _) in answers {
+            let _ = answer.send(Err(error.clone()));
+        }
+        Vec::new()
+    }
+
+    /// Has the leader write; returns what certainly was not written.
+    async fn forward(&self, id: Id, member: &Member, proposals: Vec<Proposal>) -> Vec<Proposal> {
+        if proposals.is_empty() {
+            return proposals;
+        }
+        let commands = proposals.iter().map(|proposal| proposal.command.clone()).collect();
+        let asked = self.group.ask_leader(id, member, &Request::Forward { commands }, FORWARD_WITHIN).await;
+        let answers = match asked {
+            Ok(Response::Forwarded { index, answers }) if answers.len() == proposals.len() => {
+                // Who wrote here reads here what was written.
+                match self.group.applied(index).await {
+                    Ok(()) => answers,
+                    Err(error) => {
+                        refuse(proposals, &error);
+                        return Vec::new();
                     }
-                };
-                for answer in answers {
-                    let _ = answer.send(Err(error.clone()));
                 }
             }
+            Err(Error::NotLeader) => return proposals,
+            Err(error) => {
+                refuse(proposals, &error);
+                return Vec::new();
+            }
+            Ok(_) => {
+                refuse(proposals, &Error::Unknown);
+                return Vec::new();
+            }
+        };
+        let mut left = Vec::new();
+        for (proposal, answer) in proposals.into_iter().zip(answers) {
+            match answer.map_err(Error::from) {
+                Err(Error::NotLeader) => left.push(proposal),
+                answer => drop(proposal.reply.send(answer)),
+            }
         }
+        left
     }
 
     /// Refuses puts while the state weighs more than the quota; deletions and compaction go on.
@@ -146,8 +237,8 @@ impl Proposer {
         if let Some(revision) = revision {
             tracing::info!(revision, "history outgrew its bound and is compacted");
             let command = Command::Compact { revision };
-            if self.log.secure(bytes_of(&command), true).await {
-                self.write(vec![Proposal { command, reply: oneshot::channel().0 }]).await;
+            if matches!(self.group.leader(), Leader::Here) && self.group.log.secure(bytes_of(&command), true).await {
+                self.write(vec![Proposal { command, reply: oneshot::channel().0, local: true }]).await;
             }
         }
     }

@@ -27,7 +27,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for Builder 
         let log = Log::open(disk.clone(), options, task::Shutdown::new()).unwrap();
         let snapshots = Arc::new(Snapshots::open(disk, dir.path().join("snapshot")).unwrap());
         let watched = Watched::new(State::default(), Applied::default());
-        let machine = Machine::new(watched, snapshots, log.clone(), Due::default());
+        let machine = Machine::new(watched, snapshots, log.clone(), Due::default(), false);
         Ok((dir, LogStore::new(log), machine))
     }
 }

@@ -24,6 +24,7 @@ use crate::state::{LeaseRecord, Record, State};
 const MAGIC: &[u8; 8] = b"CSNP0001";
 const SUFFIX: &str = ".snapshot";
 const TEMPORARY: &str = "snapshot.new";
+const RECEIVED: &str = "snapshot.received";
 /// A block ends with the first record that makes it this long.
 const BLOCK_BYTES: usize = 256 << 10;
 /// No block is longer: one record of the largest transaction fits.
@@ -57,12 +58,29 @@ pub(crate) struct SnapshotFile {
     path: PathBuf,
 }
 
+impl SnapshotFile {
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        self.disk.as_ref()
+    }
+
+    pub(crate) fn open(&self) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(&self.path)
+    }
+
+    /// Makes it, in the place of any that is there.
+    pub(crate) fn create(&self) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.create(&self.path)
+    }
+}
+
 /// The directory of snapshots.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     current: Mutex<Option<Current>>,
+    /// One is written at a time.
+    writing: Mutex<()>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,8 +99,8 @@ impl Snapshots {
         };
         disk.make_dir(&dir).map_err(failed("make", &dir))?;
         let mut names = disk.list(&dir).map_err(failed("list", &dir))?;
-        if names.iter().any(|name| name == TEMPORARY) {
-            let path = dir.join(TEMPORARY);
+        for name in names.iter().filter(|name| *name == TEMPORARY || *name == RECEIVED) {
+            let path = dir.join(name);
             disk.remove(&path).map_err(failed("remove", &path))?;
         }
         names.retain(|name| name.ends_with(SUFFIX));
@@ -96,7 +114,7 @@ impl Snapshots {
             let meta = header.map(|header| header.meta).unwrap_or_default();
             current = Some(Current { meta, path, bytes });
         }
-        let snapshots = Snapshots { disk, dir, current: Mutex::new(current) };
+        let snapshots = Snapshots { disk, dir, current: Mutex::new(current), writing: Mutex::new(()) };
         for name in names {
             let path = snapshots.dir.join(name);
             snapshots.disk.remove(&path).map_err(failed("remove", &path))?;
@@ -136,6 +154,7 @@ impl Snapshots {
 
     /// Writes a snapshot; on return it is verified and the newest.
     pub(crate) fn write(&self, contents: &Contents) -> io::Result<SnapshotFile> {
+        let _writing = self.writing.lock();
         let temporary = self.dir.join(TEMPORARY);
         let written = self.write_temporary(&temporary, contents);
         if written.is_err() {
@@ -146,12 +165,17 @@ impl Snapshots {
 
     /// Where a snapshot that comes from another member is to be written.
     pub(crate) fn receiving(&self) -> SnapshotFile {
-        SnapshotFile { disk: self.disk.clone(), path: self.dir.join(TEMPORARY) }
+        SnapshotFile { disk: self.disk.clone(), path: self.dir.join(RECEIVED) }
     }
 
-    /// Takes over a snapshot that lies elsewhere; returns its state.
-    pub(crate) fn install(&self, snapshot: &SnapshotFile, meta: &SnapshotMeta) -> io::Result<State> {
-        let (header, state) = load(snapshot.disk.open(&snapshot.path)?)?;
+    /// Takes over a snapshot that lies elsewhere; returns its state. A witness keeps none of it.
+    pub(crate) fn install(&self, snapshot: &SnapshotFile, meta: &SnapshotMeta, witness: bool) -> io::Result<State> {
+        let (mut header, mut state) = load(snapshot.disk.open(&snapshot.path)?)?;
+        if witness {
+            (header.revision, header.compacted, header.hash) = (0, 0, 0);
+            header.leases.clear();
+            state = State::restored(0, 0, &[]);
+        }
         let contents = Contents {
             meta: meta.clone(),
             revision: header.revision,
@@ -202,6 +226,12 @@ impl Snapshots {
     fn publish(&self, temporary: &Path, header: Header) -> io::Result<SnapshotFile> {
         let index = header.meta.last_log_id.map_or(0, |id| id.index);
         let term = header.meta.last_log_id.map_or(0, |id| id.leader_id.term);
+        let newer = |current: &Current| current.meta.last_log_id > header.meta.last_log_id;
+        if let Some(current) = self.current.lock().clone().filter(newer) {
+            // One came from the leader meanwhile.
+            self.disk.remove(temporary)?;
+            return Ok(SnapshotFile { disk: self.disk.clone(), path: current.path });
+        }
         let path = self.dir.join(format!("{index:016x}-{term:016x}{SUFFIX}"));
         self.disk.rename(temporary, &path)?;
         self.disk.sync_dir(&self.dir)?;

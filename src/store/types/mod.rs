@@ -2,6 +2,7 @@
 
 mod key;
 mod lease;
+mod member;
 mod range;
 mod status;
 mod txn;
@@ -9,6 +10,7 @@ mod watch;
 
 pub use key::{KeyRange, KeyValue};
 pub use lease::{LEASE_TTL_SECONDS_MAX, LEASE_TTL_SECONDS_MIN, LEASES_MAX, Lease, LeaseId, LeaseStatus, NO_LEASE};
+pub use member::{MemberId, MemberRole, MemberStatus};
 pub use range::{Bounds, Range, RangeOutcome, Sort, SortOrder, SortTarget};
 pub use status::{ReadOnly, Status};
 pub use txn::{

@@ -1,6 +1,8 @@
 //! How commands, log entries and records are written: little-endian integers, length before bytes, one byte for
 //! which variant. Reading is checked at every step; what does not fit is `None`, never a panic.
 
+mod reply;
+
 use bytes::Bytes;
 use openraft::{EntryPayload, LogId, Vote};
 
@@ -53,6 +55,14 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u64(&mut self) -> Option<u64> {
         Some(u64::from_le_bytes(self.take(8)?.try_into().ok()?))
+    }
+
+    /// Reads what stands within a transaction, which does not go on without end.
+    fn within<T>(&mut self, read: impl FnOnce(&mut Reader<'a>) -> Option<T>) -> Option<T> {
+        self.depth += 1;
+        let value = if self.depth > TXN_DEPTH_MAX { None } else { read(self) };
+        self.depth -= 1;
+        value
     }
 
     pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
@@ -401,12 +411,7 @@ impl Decode for Op {
                 (range.sort, range.bounds) = (Option::decode(from)?, Bounds::decode(from)?);
                 Op::Range(range)
             }
-            WITHIN => {
-                from.depth += 1;
-                let txn = if from.depth > TXN_DEPTH_MAX { None } else { Txn::decode(from) };
-                from.depth -= 1;
-                Op::Txn(Box::new(txn?))
-            }
+            WITHIN => Op::Txn(Box::new(from.within(Txn::decode)?)),
             _ => return None,
         })
     }
