@@ -3,6 +3,7 @@
 
 pub mod call;
 pub mod canonical;
+pub mod cron;
 pub mod custom;
 pub mod defaults;
 pub mod encoded;
@@ -13,6 +14,7 @@ pub mod int_or_string;
 pub mod meta;
 pub mod names;
 pub mod path;
+pub mod placement;
 pub mod podsecurity;
 pub mod print;
 pub mod quantity;

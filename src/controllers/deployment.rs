@@ -17,7 +17,7 @@ use task::Shutdown;
 
 use crate::shared::claim::Claim;
 use crate::shared::owned::{controller_of, controller_reference, gone_is_fine, is_controlled_by};
-use crate::shared::{pods, select};
+use crate::shared::{hash, pods, select};
 
 mod rollout;
 mod status;
@@ -346,7 +346,7 @@ fn new_set(
     collisions: Option<i32>,
 ) -> Result<ReplicaSet, Failure> {
     let spec = deployment.spec.clone().unwrap_or_default();
-    let hash = template_hash(&spec.template, collisions)?;
+    let hash = hash::of(&spec.template, collisions)?;
     let name = format!("{}-{hash}", deployment.metadata.name.as_deref().unwrap_or_default());
     let mut template = spec.template.clone();
     let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
@@ -421,21 +421,6 @@ fn same_template(template: &PodTemplateSpec, set: &ReplicaSet) -> bool {
         (labels, meta.annotations.unwrap_or_default())
     };
     found.spec == template.spec && bare(found) == bare(template)
-}
-
-/// A short name for a template, from upstream's alphabet without vowels.
-fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> Result<String, Failure> {
-    const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-    // Through a Value, whose maps are sorted: the same template has the same bytes.
-    let value = serde_json::to_value(template).map_err(Failure::internal)?;
-    let mut bytes = serde_json::to_vec(&value).map_err(Failure::internal)?;
-    if let Some(collisions) = collisions {
-        bytes.extend_from_slice(&collisions.to_le_bytes());
-    }
-    // FNV-1a, 32 bits.
-    let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    let letter = |digit: u8| ALPHABET.get(usize::from(digit) % ALPHABET.len()).copied().map_or('b', char::from);
-    Ok(hash.to_string().bytes().map(letter).collect())
 }
 
 fn wanted(deployment: &Deployment) -> i32 {

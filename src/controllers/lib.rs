@@ -16,6 +16,8 @@ use task::Shutdown;
 
 mod certificates;
 mod cluster_role_aggregation;
+mod cronjob;
+mod daemonset;
 mod deployment;
 mod endpointslice;
 mod garbage;
@@ -68,6 +70,8 @@ pub fn start(config: Config, client: impl Fn(&str) -> Client, signer: Arc<dyn Si
     begin("replicationcontroller", replication, shutdown, replicaset::run::<ReplicationController>);
     begin("deployment", client("deployment-controller"), shutdown, deployment::run);
     begin("job", client("job-controller"), shutdown, job::run);
+    begin("cronjob", client("cronjob-controller"), shutdown, cronjob::run);
+    begin("daemonset", client("daemon-set-controller"), shutdown, daemonset::run);
     begin("ttlafterfinished", client("ttl-after-finished-controller"), shutdown, ttl_after_finished::run);
     begin("endpointslice", client("endpointslice-controller"), shutdown, endpointslice::run);
     begin("nodelifecycle", client("node-controller"), shutdown, node_lifecycle::run);

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::placement::tolerates;
 use client::{Client, DeleteOptions, Failure, Informer, Involved, Key, Patch, Queue, Recorder, Scope};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint, Toleration};
@@ -274,16 +275,6 @@ fn evict_at(taints: &[&Taint], tolerations: &[Toleration], now: Timestamp) -> Op
         at = Some(at.map_or(end, |at| at.min(end)));
     }
     at
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or_default();
-    let key = toleration.key.as_deref().unwrap_or_default();
-    let matches_effect = effect.is_empty() || effect == taint.effect;
-    let exists = toleration.operator.as_deref() == Some("Exists");
-    let matches_key = key == taint.key || (key.is_empty() && exists);
-    let value = |value: &Option<String>| value.clone().unwrap_or_default();
-    matches_effect && matches_key && (exists || value(&toleration.value) == value(&taint.value))
 }
 
 #[cfg(test)]

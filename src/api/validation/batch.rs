@@ -1,8 +1,10 @@
 //! Jobs and CronJobs.
 
+use jiff::tz::TimeZone;
 use serde_json::Value;
 
 use super::{Check, job_policies, labels, pod, same};
+use crate::cron::{self, Schedule};
 use crate::{failure::FieldError, fields::Fields, path::Path};
 
 const INDEXED_PARALLELISM_MAX: i64 = 100_000;
@@ -215,26 +217,20 @@ pub fn cron_job(object: &Value, errors: &mut Vec<FieldError>) {
         if schedule.contains("TZ") {
             let text = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
             check.invalid(&path.field("schedule"), &schedule.into(), text);
-        } else if let Err(text) = cron_schedule(schedule) {
+        } else if let Err(text) = Schedule::parse(schedule, TimeZone::UTC) {
             check.invalid(&path.field("schedule"), &schedule.into(), &text);
         }
     }
     check.not_negative(spec, &path, "startingDeadlineSeconds");
     if let Some(zone) = spec.at("timeZone") {
         let text = zone.as_str().unwrap_or_default();
-        let known = |part: &str| {
-            !matches!(part, "." | "..")
-                && !part.starts_with('-')
-                && !part.is_empty()
-                && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_+".contains(&byte))
-        };
         if text.is_empty() {
             check.invalid(&path.field("timeZone"), zone, "timeZone must be nil or non-empty string");
         } else if text.eq_ignore_ascii_case("local") {
             let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
             check.invalid(&path.field("timeZone"), zone, detail);
-        } else if !text.split('/').all(known) {
-            check.invalid(&path.field("timeZone"), zone, &format!("unknown time zone {text}"));
+        } else if let Err(why) = cron::time_zone(text) {
+            check.invalid(&path.field("timeZone"), zone, &why);
         }
     }
     check.choice(spec, &path, "concurrencyPolicy", &["Allow", "Forbid", "Replace"]);
@@ -247,79 +243,5 @@ pub fn cron_job(object: &Value, errors: &mut Vec<FieldError>) {
     }
     for name in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
         check.not_negative(spec, &path, name);
-    }
-}
-
-/// The five fields of a schedule, or one of the names that stand for some. What is wrong is said as the library
-/// that upstream uses says it.
-fn cron_schedule(schedule: &str) -> Result<(), String> {
-    const NAMES: &[&str] = &["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
-    const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-    const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-    if NAMES.contains(&schedule) || schedule.strip_prefix("@every ").is_some_and(|every| !every.trim().is_empty()) {
-        return Ok(());
-    }
-    if schedule.starts_with('@') {
-        return Err(format!("unrecognized descriptor: {schedule}"));
-    }
-    let fields: Vec<&str> = schedule.split_whitespace().collect();
-    if fields.len() != 5 {
-        let listed = fields.join(" ");
-        return Err(format!("expected exactly 5 fields, found {}: [{listed}]", fields.len()));
-    }
-    let bounds: [(i64, i64, &[&str], i64); 5] =
-        [(0, 59, &[], 0), (0, 23, &[], 0), (1, 31, &[], 0), (1, 12, MONTHS, 1), (0, 6, DAYS, 0)];
-    for (field, (min, max, names, base)) in fields.into_iter().zip(bounds) {
-        let number = |text: &str| -> Result<i64, String> {
-            let lower = text.to_ascii_lowercase();
-            if let Some(index) = names.iter().position(|name| *name == lower) {
-                return Ok(base + i64::try_from(index).unwrap_or_default());
-            }
-            text.parse::<i64>().ok().filter(|number| *number >= 0).ok_or_else(|| {
-                format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax")
-            })
-        };
-        for part in field.split(',').filter(|part| !part.is_empty()) {
-            let (range, step) = part.split_once('/').map_or((part, None), |(range, step)| (range, Some(step)));
-            let (low, high) = match range.split_once('-') {
-                _ if matches!(range, "*" | "?") => (min, max),
-                Some((low, high)) => (number(low)?, number(high)?),
-                None => {
-                    let low = number(range)?;
-                    (low, if step.is_some() { max } else { low })
-                }
-            };
-            if low < min {
-                return Err(format!("beginning of range ({low}) below minimum ({min}): {part}"));
-            }
-            if high > max {
-                return Err(format!("end of range ({high}) above maximum ({max}): {part}"));
-            }
-            if low > high {
-                return Err(format!("beginning of range ({low}) beyond end of range ({high}): {part}"));
-            }
-            if let Some(step) = step
-                && number(step)? == 0
-            {
-                return Err(format!("step of range should be a positive number: {part}"));
-            }
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn schedules_are_read() {
-        for good in ["* * * * *", "*/5 0-6 1,15 jan-mar MON", "@daily", "@every 1h", "0 0 ? * *"] {
-            assert_eq!(cron_schedule(good), Ok(()), "{good}");
-        }
-        assert_eq!(cron_schedule("* * *").unwrap_err(), "expected exactly 5 fields, found 3: [* * *]");
-        assert_eq!(cron_schedule("60 * * * *").unwrap_err(), "end of range (60) above maximum (59): 60");
-        assert!(cron_schedule("a * * * *").unwrap_err().starts_with("failed to parse int from a"));
-        assert!(cron_schedule("*/0 * * * *").is_err());
     }
 }

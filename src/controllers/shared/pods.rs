@@ -1,6 +1,7 @@
 //! What controllers ask of a pod.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::jiff::Timestamp;
@@ -82,4 +83,18 @@ pub fn has_finalizer(pod: &Pod, finalizer: &str) -> bool {
 
 pub fn annotation<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// How long from `now` until the pod has been ready for `min_ready_s`; `None` if it is not ready.
+pub fn available_in(pod: &Pod, min_ready_s: i32, now: Timestamp) -> Option<Duration> {
+    if !is_ready(pod) {
+        return None;
+    }
+    let Some(wanted) = u64::try_from(min_ready_s).ok().filter(|seconds| *seconds > 0) else {
+        return Some(Duration::ZERO);
+    };
+    // Ready since nobody knows when: since now.
+    let elapsed = ready_since(pod)
+        .map_or(Duration::ZERO, |since| Duration::try_from(now.duration_since(since)).unwrap_or_default());
+    Some(Duration::from_secs(wanted).saturating_sub(elapsed))
 }

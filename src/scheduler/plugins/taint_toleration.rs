@@ -1,6 +1,7 @@
 //! Taints keep pods away that do not tolerate them; of the taints that only prefer it, the fewer the better.
 
-use k8s_openapi::api::core::v1::{Taint, Toleration};
+use api::placement;
+use k8s_openapi::api::core::v1::Taint;
 
 use super::{Filter, Score, normalize_by_max};
 use crate::node::{NodeInfo, PodInfo};
@@ -10,19 +11,10 @@ pub struct TaintToleration;
 
 pub fn tolerates(pod: &PodInfo, taint: &Taint) -> bool {
     let spec = pod.pod.spec.as_ref();
-    spec.and_then(|spec| spec.tolerations.as_ref()).into_iter().flatten().any(|toleration| matches(toleration, taint))
-}
-
-fn matches(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-    if !effect.is_empty() && effect != taint.effect {
-        return false;
-    }
-    match toleration.operator.as_deref() {
-        Some("Exists") => key.is_empty() || key == taint.key,
-        _ => key == taint.key && text(&toleration.value) == text(&taint.value),
-    }
+    spec.and_then(|spec| spec.tolerations.as_ref())
+        .into_iter()
+        .flatten()
+        .any(|toleration| placement::tolerates(toleration, taint))
 }
 
 impl Filter for TaintToleration {
