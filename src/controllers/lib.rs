@@ -19,6 +19,7 @@ mod cluster_role_aggregation;
 mod cronjob;
 mod daemonset;
 mod deployment;
+mod disruption;
 mod endpointslice;
 mod garbage;
 mod job;
@@ -30,6 +31,7 @@ mod replicaset;
 mod resourcequota;
 mod serviceaccount;
 mod shared;
+mod statefulset;
 mod tokens;
 mod ttl_after_finished;
 
@@ -72,6 +74,11 @@ pub fn start(config: Config, client: impl Fn(&str) -> Client, signer: Arc<dyn Si
     begin("job", client("job-controller"), shutdown, job::run);
     begin("cronjob", client("cronjob-controller"), shutdown, cronjob::run);
     begin("daemonset", client("daemon-set-controller"), shutdown, daemonset::run);
+    begin("statefulset", client("statefulset-controller"), shutdown, statefulset::run);
+    let scaled = config.resources.clone();
+    begin("disruption", client("disruption-controller"), shutdown, move |client, stop| {
+        disruption::run(client, scaled.clone(), stop)
+    });
     begin("ttlafterfinished", client("ttl-after-finished-controller"), shutdown, ttl_after_finished::run);
     begin("endpointslice", client("endpointslice-controller"), shutdown, endpointslice::run);
     begin("nodelifecycle", client("node-controller"), shutdown, node_lifecycle::run);
