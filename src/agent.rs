@@ -13,7 +13,7 @@ use crate::settings::ClusterSettings;
 
 /// Runs until `shutdown`.
 pub async fn run(options: AgentOptions, shutdown: Shutdown) -> anyhow::Result<()> {
-    preflight::check(Wanted { api: None, node: true }).map_err(|lacks| anyhow::anyhow!("{lacks}"))?;
+    preflight::check(Wanted { api: None, etcd: None, node: true }).map_err(|lacks| anyhow::anyhow!("{lacks}"))?;
     let token = match (&options.token, &options.token_file) {
         (Some(token), _) => Some(token.clone()),
         (None, Some(file)) => {

@@ -17,6 +17,8 @@ pub struct Keys {
     /// Signs what the API server shows to aggregated API servers; whoever holds such a certificate may name any user
     /// to them, so it is no certificate of the cluster's own authority.
     pub front_proxy: Arc<Authority>,
+    /// Signs who may use the etcd API, which is everything; so it signs nobody else.
+    pub etcd: Arc<Authority>,
     /// PKCS#8 PEM.
     pub service_account_key: String,
     pub token: Token,
@@ -28,6 +30,7 @@ impl Keys {
         let tls = paths.tls();
         let authority = Authority::load_or_create(&tls, "ca", "cluster-ca")?;
         let front_proxy = Authority::load_or_create(&tls, "front-proxy-ca", "cluster-front-proxy-ca")?;
+        let etcd = Authority::load_or_create(&tls, "etcd-ca", "cluster-etcd-ca")?;
         let key_path = tls.join("service-account.key");
         let service_account_key = match pki::read_secret(&key_path)? {
             Some(key) => key,
@@ -52,7 +55,19 @@ impl Keys {
         if pki::read_secret(&token_path)?.as_deref() != Some(&text) {
             pki::write_secret(&token_path, &text)?;
         }
-        Ok(Keys { authority: Arc::new(authority), front_proxy: Arc::new(front_proxy), service_account_key, token })
+        Ok(Keys {
+            authority: Arc::new(authority),
+            front_proxy: Arc::new(front_proxy),
+            etcd: Arc::new(etcd),
+            service_account_key,
+            token,
+        })
+    }
+
+    /// A number that is this cluster's on all its servers.
+    pub fn cluster_id(&self) -> u64 {
+        let hash = self.authority.hash();
+        hash.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(1)
     }
 
     /// Writes the administrator's kubeconfig unless the one that is there still serves.

@@ -6,6 +6,7 @@ mod authority;
 mod cli;
 mod config_file;
 mod control;
+mod etcd_api;
 mod in_process;
 mod instance;
 mod join;

@@ -140,6 +140,10 @@ pub struct ServerOptions {
     #[arg(long, env = "CLUSTER_HTTPS_LISTEN_PORT", default_value_t = 6443, value_name = "PORT")]
     pub https_listen_port: u16,
 
+    /// Port of the etcd API on the loopback address; 0 serves none
+    #[arg(long, env = "CLUSTER_ETCD_LISTEN_PORT", default_value_t = 2379, value_name = "PORT")]
+    pub etcd_listen_port: u16,
+
     /// Further name or address for the API server's certificate, may be repeated
     #[arg(long, env = "CLUSTER_TLS_SAN", value_delimiter = ',', value_name = "NAME")]
     pub tls_san: Vec<String>,

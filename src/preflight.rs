@@ -11,6 +11,8 @@ pub struct Lacks(Vec<String>);
 pub struct Wanted {
     /// The API server's address, on a server.
     pub api: Option<SocketAddr>,
+    /// The etcd API's, on a server that serves it.
+    pub etcd: Option<SocketAddr>,
     pub node: bool,
 }
 
@@ -24,6 +26,9 @@ pub fn check(wanted: Wanted) -> Result<(), Lacks> {
     }
     if let Some(address) = wanted.api {
         lacks.extend(port_in_use(address, "--https-listen-port chooses another"));
+    }
+    if let Some(address) = wanted.etcd {
+        lacks.extend(port_in_use(address, "--etcd-listen-port chooses another, or none with 0"));
     }
     if wanted.node {
         let address = SocketAddr::new(IpAddr::from([0, 0, 0, 0]), KUBELET_PORT);

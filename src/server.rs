@@ -27,6 +27,7 @@ use tokio::net::TcpListener;
 
 use crate::authority::{AuthoritySigner, Keys, serving_profile};
 use crate::control::{self, Answering};
+use crate::etcd_api::{self, EtcdApi};
 use crate::in_process::InProcess;
 use crate::instance::Instance;
 use crate::manifests;
@@ -43,7 +44,8 @@ const FRONT_PROXY: &str = "front-proxy-client";
 /// Runs until `shutdown`.
 pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<()> {
     let listen = SocketAddr::new(options.bind_address, options.https_listen_port);
-    let wanted = Wanted { api: Some(listen), node: !options.disable_agent };
+    let etcd_port = Some(options.etcd_listen_port).filter(|port| *port != 0);
+    let wanted = Wanted { api: Some(listen), etcd: etcd_port.map(etcd_api::address), node: !options.disable_agent };
     preflight::check(wanted).map_err(|lacks| anyhow::anyhow!("{lacks}"))?;
     let settings = ClusterSettings::parse(
         &options.cluster_cidr,
@@ -75,9 +77,20 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
     config.apply_flags(options.kube_apiserver_arg.iter().map(String::as_str)).context("--kube-apiserver-arg")?;
     // The API server goes on for a while after it said that it is not ready any more, and so does what it needs.
     let stopping = task::delayed(&shutdown, config.protection.shutdown_delay);
-    let store = Store::open(store::Config::new(paths.server().join("db"), name.clone()), stopping.clone())
-        .await
-        .context("the store cannot be opened")?;
+    let store_config = store::Config::new(paths.server().join("db"), name.clone());
+    let quota_bytes = store_config.quota_bytes;
+    let store = Store::open(store_config, stopping.clone()).await.context("the store cannot be opened")?;
+    if let Some(port) = etcd_port {
+        let etcd_api = EtcdApi {
+            authority: keys.etcd.clone(),
+            serving: issue_and_renew(&keys.etcd, etcd_api::serving_profile(&name), &shutdown)?,
+            dir: paths.tls(),
+            port,
+            cluster_id: keys.cluster_id(),
+            quota_bytes,
+        };
+        etcd_api.start(store.clone(), &stopping).await?;
+    }
     let resources = served(&config.runtime_config);
     let closed = store.clone();
     let api = ApiServer::start(config, store, stopping.clone()).await.context("the API server cannot be started")?;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-const WALLS: [(&str, &[&str]); 18] = [
+const WALLS: [(&str, &[&str]); 19] = [
     ("task", &[]),
     ("schema", &[]),
     ("cel", &[]),
@@ -11,6 +11,7 @@ const WALLS: [(&str, &[&str]); 18] = [
     ("pki", &[]),
     ("api", &["cel", "schema"]),
     ("store", &["task"]),
+    ("etcd", &["store", "task"]),
     ("images", &["pki", "task"]),
     ("streaming", &["task"]),
     ("network", &["task"]),

@@ -30,6 +30,7 @@ need script bsdutils
 need pgrep procps
 need nft nftables
 need openssl openssl
+need etcdctl etcd-client
 need python3 python3
 python3 -m venv -h >/dev/null 2>&1 && python3 -m ensurepip --version >/dev/null 2>&1 || missing="$missing python3-venv"
 [ -x /bin/busybox ] && /bin/busybox true || missing="$missing busybox-static"

@@ -3,6 +3,7 @@
 mod bad_input;
 mod clients;
 mod controllers;
+mod etcd;
 mod first_deployment;
 mod image_files;
 mod kubectl;
