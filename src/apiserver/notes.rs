@@ -1,6 +1,9 @@
 //! What a request leaves behind on its way besides its answer, however it ends: texts for the client's user, and
 //! annotations of its audit event.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use parking_lot::Mutex;
 
 use crate::audit::{self, Level};
@@ -10,6 +13,8 @@ use crate::audit::{self, Level};
 pub struct Notes {
     warnings: Mutex<Vec<String>>,
     annotations: Mutex<Vec<Annotation>>,
+    /// Nanoseconds spent waiting for a turn and for webhooks.
+    waited: AtomicU64,
 }
 
 /// An annotation of an audit event.
@@ -41,6 +46,16 @@ impl Notes {
                 known.push(annotation);
             }
         }
+    }
+
+    /// So long the request waited for what is not this server's doing: its turn, or webhooks.
+    pub fn waited(&self, time: Duration) {
+        self.waited.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// All such times together.
+    pub fn waiting(&self) -> Duration {
+        Duration::from_nanos(self.waited.load(Ordering::Relaxed))
     }
 
     pub fn take_warnings(&self) -> Vec<String> {

@@ -28,7 +28,7 @@ use crate::http::shape::{self, Include};
 use crate::http::{pretty, respond};
 use crate::identity::Identity;
 use crate::impersonation;
-use crate::metrics::RequestSet;
+use crate::metrics::{RequestSet, Took};
 use crate::node;
 use crate::notes::Notes;
 use crate::options;
@@ -59,6 +59,7 @@ pub async fn handle(server: ApiServer, peer: Peer, remote: IpAddr, mut request: 
         audit_id,
         schema: None,
         recording: None,
+        notes: Notes::default(),
         figures: None,
         lasts: false,
         foreign: false,
@@ -85,7 +86,7 @@ pub async fn handle(server: ApiServer, peer: Peer, remote: IpAddr, mut request: 
         response = pretty::indented(response);
     }
     if let Some(figures) = &seen.figures {
-        let took = (!seen.lasts).then(|| began.elapsed());
+        let took = (!seen.lasts).then(|| Took { all: began.elapsed(), waiting: seen.notes.waiting() });
         figures.figures.answered(response.status().as_u16(), took, response.body().size_hint().exact());
     }
     if seen.stranger {
@@ -107,6 +108,7 @@ struct Seen {
     remote: IpAddr,
     audit_id: Option<HeaderValue>,
     recording: Option<Recording>,
+    notes: Notes,
     figures: Option<RequestSet>,
     lasts: bool,
     /// Somebody else answers.
@@ -179,12 +181,16 @@ async fn proceed(
         Some(schema) => {
             let work = asked.work(server, schema.level.seats_max());
             match server.flow().enter(schema, &digest, work, server.now().as_second()).await {
-                Ok(seat) => Some(seat),
+                Ok(seat) => {
+                    seen.notes.waited(seat.waited());
+                    Some(seat)
+                }
                 Err(too_many) => {
                     let requests = &server.metrics().requests;
                     let dropped =
                         if asked.mutates() { &requests.dropped_mutating } else { &requests.dropped_read_only };
                     dropped.inc();
+                    figures.figures.terminated(Reason::TooManyRequests.code());
                     return Ok(respond::too_many(too_many.retry_after_seconds));
                 }
             }
@@ -208,9 +214,12 @@ async fn proceed(
         Some(place) => long_running(server, &user, asked, request, place, figures).await,
         None => {
             let limit = server.limits().request_max;
-            let answered =
-                tokio::time::timeout(limit, short(server, &user, asked, request, seen.recording.as_ref())).await;
-            answered.map_err(|_| Failure::new(Reason::Timeout, "the request did not end within its time"))?
+            let answered = short(server, &user, asked, request, &seen.notes, seen.recording.as_ref());
+            tokio::time::timeout(limit, answered).await.map_err(|_| {
+                let failure = Failure::new(Reason::Timeout, "the request did not end within its time");
+                figures.figures.terminated(failure.code);
+                failure
+            })?
         }
     };
     drop(seat);
@@ -389,6 +398,7 @@ async fn short(
     user: &Identity,
     asked: Asked,
     request: Request<Incoming>,
+    notes: &Notes,
     recording: Option<&Recording>,
 ) -> Result<Response<Body>, Failure> {
     let Some((_, mut call)) = asked.resource else {
@@ -421,8 +431,7 @@ async fn short(
             recording.request(body, matches!(call.verb, Verb::Create | Verb::Update));
         }
     }
-    let notes = Notes::default();
-    let executed = verbs::execute(server, user, row.clone(), call, &notes).await;
+    let executed = verbs::execute(server, user, row.clone(), call, notes).await;
     let mut outcome = match executed {
         Ok(outcome) => outcome,
         Err(failure) => {

@@ -9,6 +9,7 @@ use crate::error::EvalError;
 use crate::run::{self, Node};
 use crate::source::{CompileErrors, Issues};
 use crate::syntax::{self, ast::Expr};
+use crate::timing;
 use crate::types::{self, Decl, ObjectType, Type};
 use crate::value::Value;
 
@@ -67,6 +68,10 @@ impl Env {
 
     /// Parses, checks and plans an expression.
     pub fn compile(&self, text: &str) -> Result<Program, CompileErrors> {
+        timing::compilation().of(|| self.compiled(text))
+    }
+
+    fn compiled(&self, text: &str) -> Result<Program, CompileErrors> {
         let (expr, nodes) = syntax::parse(text)?;
         let mut issues = Issues::new(text);
         let checked = check::check(self, &expr, nodes, &mut issues);
@@ -127,7 +132,7 @@ impl Program {
     /// Evaluates. What it costs is taken from the budget, whatever comes of it.
     pub fn eval<'a>(&'a self, activation: &'a dyn Activation, budget: &mut Budget) -> Result<Value<'a>, EvalError> {
         let outer = budget.enter();
-        let result = run::evaluate(&self.node, activation, budget);
+        let result = timing::evaluation().of(|| run::evaluate(&self.node, activation, budget));
         budget.leave(outer);
         result
     }

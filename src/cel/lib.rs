@@ -27,6 +27,7 @@ mod names;
 mod run;
 mod source;
 mod syntax;
+mod timing;
 mod types;
 mod value;
 
@@ -37,5 +38,6 @@ pub use error::EvalError;
 pub use library::authz::{Authorizer, Check as AuthorizerCheck, Decided, Resource as AuthorizerResource, What};
 pub use names::{escape, unescape};
 pub use source::{CompileErrors, Issue};
+pub use timing::{BOUNDS_NS, Timing, compilation, evaluation};
 pub use types::{AUTHORIZER, Decl, ListKind, ObjectType, RESOURCE_CHECK, Type};
 pub use value::{Fields, Key, Library, List, Map, Struct, Text, Value, compare, show};

@@ -44,7 +44,7 @@ mod tolerations;
 mod webhooks;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::Failure;
 use futures::future::BoxFuture;
@@ -111,6 +111,14 @@ pub trait Plugin: Send + Sync {
 pub trait Stage: Send + Sync {
     /// False while nothing is configured: requests then pass without so much as an allocation.
     fn is_active(&self) -> bool;
+
+    /// It waits for programs elsewhere, whose time is not this server's.
+    fn asks_others(&self) -> bool {
+        false
+    }
+
+    /// For `/metrics`.
+    fn write_figures(&self, _out: &mut Text) {}
 
     /// Changes the object.
     fn mutate<'a>(
@@ -179,6 +187,7 @@ impl Admission {
     pub fn write_figures(&self, out: &mut Text) {
         figures::write(&self.plugins, &self.stages, out);
         self.plugins.iter().for_each(|plugin| plugin.of.write_figures(out));
+        self.stages.iter().for_each(|stage| stage.of.write_figures(out));
         self.webhook_figures.write(out);
     }
 
@@ -235,7 +244,7 @@ impl Admission {
             let began = Instant::now();
             let done = stage.of.mutate(server, attributes, object.as_deref_mut(), old).await;
             if stage.of.is_active() {
-                stage.took(Step::Admit, attributes.operation, done.is_ok(), began.elapsed());
+                count(stage, Step::Admit, attributes, done.is_ok(), began.elapsed());
             }
             done?;
         }
@@ -323,10 +332,18 @@ impl Admission {
         for stage in self.stages.iter().filter(|stage| stage.of.is_active()) {
             let began = Instant::now();
             let done = stage.of.validate(server, attributes, object, old).await;
-            stage.took(Step::Validate, attributes.operation, done.is_ok(), began.elapsed());
+            count(stage, Step::Validate, attributes, done.is_ok(), began.elapsed());
             done?;
         }
         Ok(())
+    }
+}
+
+/// A stage had its turn.
+fn count(stage: &Part<Box<dyn Stage>>, step: Step, attributes: &Attributes<'_>, admitted: bool, took: Duration) {
+    stage.took(step, attributes.operation, admitted, took);
+    if stage.of.asks_others() {
+        attributes.notes.waited(took);
     }
 }
 

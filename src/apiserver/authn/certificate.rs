@@ -184,6 +184,11 @@ impl Peer {
         }
     }
 
+    /// For how long the certificate is good yet; nothing without one.
+    pub fn remaining_seconds(&self, now_seconds: i64) -> i64 {
+        self.0.as_ref().map_or(0, |shown| shown.until_seconds.saturating_sub(now_seconds))
+    }
+
     /// True if the peer is a front proxy, and `false` without certificate.
     pub fn is_front_proxy(&self, now_seconds: i64) -> Result<bool, String> {
         match &self.0 {

@@ -4,6 +4,7 @@
 mod bearer;
 mod bootstrap_token;
 mod certificate;
+mod figures;
 mod front_proxy;
 mod known;
 mod legacy;
@@ -18,12 +19,14 @@ mod tokens;
 mod webhook;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::{Failure, Reason};
 use http::HeaderMap;
 use task::Shutdown;
 
 pub use certificate::{AnyClientCertificate, CertificateAuthenticator, Peer, authorities};
+use figures::{Ended, Figures};
 pub use legacy::{Use, sign as sign_legacy};
 use living::Witness;
 pub use oidc::algorithm;
@@ -35,6 +38,7 @@ pub use tokens::Tokens;
 use crate::cache::Cache;
 use crate::config::{AuthorizationMode, Config, Error, RequestHeaderOptions};
 use crate::identity::Identity;
+use crate::metrics::Text;
 use crate::webhook::Caller;
 
 /// Whom a token stands for, and for which of the wanted audiences it does.
@@ -53,6 +57,7 @@ pub struct Authenticator {
     tokens: Tokens,
     front_proxy: Option<RequestHeaderOptions>,
     anonymous: Anonymous,
+    figures: Figures,
 }
 
 /// Whether requests that show nothing are taken.
@@ -96,7 +101,12 @@ impl Authenticator {
             anonymous.enabled = false;
         }
         let tokens = Tokens::new(cache, keys, configured.issuers, config, caller)?;
-        Ok(Authenticator { tokens, front_proxy: options.request_header.clone(), anonymous })
+        Ok(Authenticator {
+            tokens,
+            front_proxy: options.request_header.clone(),
+            anonymous,
+            figures: Figures::default(),
+        })
     }
 
     pub fn tokens(&self) -> &Tokens {
@@ -111,6 +121,30 @@ impl Authenticator {
         path: &str,
         now: jiff::Timestamp,
     ) -> Result<Arc<Identity>, Failure> {
+        let began = Instant::now();
+        let found = self.find(peer, headers, path, now).await;
+        let ended = match &found {
+            Ok(identity) => Ended::Success(&identity.name),
+            Err(refusals) if refusals.is_empty() => Ended::Failure,
+            Err(_) => Ended::Error,
+        };
+        self.figures.identified(ended, began.elapsed());
+        found.map_err(|refusals| {
+            if !refusals.is_empty() {
+                tracing::debug!(reasons = ?refusals, "a request is refused");
+            }
+            Failure::new(Reason::Unauthorized, "Unauthorized")
+        })
+    }
+
+    /// The error is what was wrong with what was shown, if anything was.
+    async fn find(
+        &self,
+        peer: &Peer,
+        headers: &HeaderMap,
+        path: &str,
+        now: jiff::Timestamp,
+    ) -> Result<Arc<Identity>, Vec<String>> {
         let mut refusals = Vec::new();
 
         // Somebody for whom a proxy vouches?
@@ -128,7 +162,10 @@ impl Authenticator {
 
         // Somebody with a certificate?
         match peer.user(now.as_second()) {
-            Ok(Some(identity)) => return Ok(identity),
+            Ok(Some(identity)) => {
+                self.figures.certificate(peer.remaining_seconds(now.as_second()));
+                return Ok(identity);
+            }
             Ok(None) => {}
             Err(reason) => refusals.push(reason),
         }
@@ -153,10 +190,13 @@ impl Authenticator {
         if refusals.is_empty() && self.anonymous.may_ask(path) {
             return Ok(Arc::new(Identity::anonymous()));
         }
-        if !refusals.is_empty() {
-            tracing::debug!(reasons = ?refusals, "a request is refused");
-        }
-        Err(Failure::new(Reason::Unauthorized, "Unauthorized"))
+        Err(refusals)
+    }
+
+    /// For `/metrics`.
+    pub fn write_figures(&self, out: &mut Text) {
+        self.figures.write(out);
+        self.tokens.write_figures(out);
     }
 
     /// Takes what says who somebody is out of a request, so that it goes no further than here.

@@ -1,7 +1,7 @@
 //! Bearer tokens: everybody who can tell whose a token is, in upstream's order, behind a cache.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use super::figures::TokenFigures;
 use super::known::{self, Known};
 use super::living::Witness;
 use super::oidc::Issuers;
@@ -18,6 +19,7 @@ use super::{Answer, Authenticated, TokenKeys, bootstrap_token, legacy, service_a
 use crate::answers::Answers;
 use crate::cache::Cache;
 use crate::config::{BearerToken, Config, Error};
+use crate::metrics::Text;
 use crate::webhook::Caller;
 
 /// How long a token that was good is taken without another look (upstream: `TokenSuccessCacheTTL`). There is no such
@@ -38,6 +40,7 @@ pub struct Tokens {
     issuers: Issuers,
     webhook: Option<WebhookAuthenticator>,
     answers: Answers<Authenticated>,
+    figures: TokenFigures,
 }
 
 impl Tokens {
@@ -70,6 +73,7 @@ impl Tokens {
             issuers,
             webhook,
             answers: Answers::new(SUCCESS_LIFE),
+            figures: TokenFigures::default(),
         })
     }
 
@@ -82,15 +86,23 @@ impl Tokens {
         &self.keys
     }
 
+    pub fn write_figures(&self, out: &mut Text) {
+        self.figures.write(out);
+    }
+
     /// Whose token it is; `audiences` empty means this API server.
     pub async fn authenticate(&self, token: &str, audiences: &[String], now: Timestamp) -> Answer {
+        let began = Instant::now();
         let wanted = if audiences.is_empty() { self.keys.audiences() } else { audiences };
         let key = self.answers.key(token, wanted);
         // What a token is bound to may have changed since.
         if let Some(found) = self.answers.get(&key).filter(|found| found.bound.iter().all(Witness::holds)) {
+            self.figures.hit(began.elapsed());
             return Ok(Some(found.as_ref().clone()));
         }
+        let fetch = self.figures.fetch(began);
         let found = self.ask(token, wanted, now).await?;
+        fetch.answered();
         if let Some(found) = &found {
             self.answers.put(key, Arc::new(found.clone()));
         }

@@ -4,6 +4,7 @@
 mod attributes;
 mod chain;
 pub mod escalation;
+mod figures;
 mod match_conditions;
 mod node;
 mod policy;
@@ -15,6 +16,7 @@ mod webhook;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::Failure;
 use arc_swap::ArcSwap;
@@ -28,9 +30,11 @@ use crate::audit;
 use crate::cache::Cache;
 use crate::config::{AuthorizationOptions, Error};
 use crate::identity::Identity;
+use crate::metrics::Text;
 use crate::reload;
 use crate::webhook::Caller;
 use chain::Step;
+use figures::{Figures, Link};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -49,7 +53,8 @@ pub enum Decision {
 pub struct Authorizer {
     node: node::NodeAuthorizer,
     rbac: Rbac,
-    chain: Arc<ArcSwap<Vec<Step>>>,
+    chain: Arc<ArcSwap<Vec<Link>>>,
+    figures: Arc<Figures>,
 }
 
 /// What somebody may do in a namespace, as far as it can be enumerated.
@@ -85,21 +90,24 @@ impl Authorizer {
         shutdown: &Shutdown,
     ) -> Result<Authorizer, Error> {
         let node = node::NodeAuthorizer::new(cache.clone());
+        let figures = Arc::new(Figures::default());
+        let counted = figures.clone();
+        let links = move |steps: Vec<Step>| -> Vec<Link> { steps.into_iter().map(|step| counted.link(step)).collect() };
         let chain = match &options.config_file {
-            None => Arc::new(ArcSwap::from_pointee(chain::of_flags(options, &caller)?)),
+            None => Arc::new(ArcSwap::from_pointee(links(chain::of_flags(options, &caller)?))),
             Some(_) if options.chosen => {
                 let why = "authorization-config cannot be used with authorization-mode or authorization-webhook flags";
                 return Err(Error::Flags(why));
             }
             Some(path) => {
                 let (steps, text) = chain::of_file(path, &caller)?;
-                let chain = Arc::new(ArcSwap::from_pointee(steps));
+                let chain = Arc::new(ArcSwap::from_pointee(links(steps)));
                 let (path, shutdown, current) = (path.clone(), shutdown.clone(), chain.clone());
                 task::spawn("authorization-config", async move {
                     reload::follow(path, text, shutdown, |text| {
                         match chain::of_text(&text, &caller) {
                             Ok(steps) => {
-                                current.store(Arc::new(steps));
+                                current.store(Arc::new(links(steps)));
                                 tracing::info!("the authorizers were read anew");
                             }
                             Err(error) => tracing::error!(error, "the changed authorizers are not taken over"),
@@ -111,7 +119,7 @@ impl Authorizer {
                 chain
             }
         };
-        Ok(Authorizer { node, rbac: Rbac::new(cache), chain })
+        Ok(Authorizer { node, rbac: Rbac::new(cache), chain, figures })
     }
 
     pub fn rbac(&self) -> &Rbac {
@@ -124,8 +132,8 @@ impl Authorizer {
         }
         let mut reasons: Vec<String> = Vec::new();
         // The guard may not be held while a webhook is asked.
-        for step in self.chain.load_full().iter() {
-            let decision = match step {
+        for link in self.chain.load_full().iter() {
+            let decision = match &link.step {
                 Step::AlwaysAllow => Decision::Allow { reason: String::new() },
                 Step::AlwaysDeny => Decision::NoOpinion { reason: "Everything is forbidden.".to_owned() },
                 Step::Webhook(webhook) => webhook.decide(user, attributes).await,
@@ -139,7 +147,14 @@ impl Authorizer {
             match decision {
                 Decision::NoOpinion { reason } if reason.is_empty() => {}
                 Decision::NoOpinion { reason } => reasons.push(reason),
-                decision => return decision,
+                decision => {
+                    if decision.is_allowed() {
+                        link.allows()
+                    } else {
+                        link.denies()
+                    }
+                    return decision;
+                }
             }
         }
         Decision::NoOpinion { reason: reasons.join("\n") }
@@ -150,8 +165,8 @@ impl Authorizer {
         if user.is_in(Identity::MASTERS) {
             return true;
         }
-        for step in self.chain.load().iter() {
-            let allowed = match step {
+        for link in self.chain.load().iter() {
+            let allowed = match &link.step {
                 Step::AlwaysAllow => true,
                 Step::AlwaysDeny => false,
                 Step::Webhook(_) => return false,
@@ -159,6 +174,7 @@ impl Authorizer {
                 Step::Rbac => self.rbac.allows(user, &attributes.action),
             };
             if allowed {
+                link.allows();
                 return true;
             }
         }
@@ -167,11 +183,15 @@ impl Authorizer {
 
     /// Upstream's 403.
     pub async fn require(&self, user: &Identity, attributes: &Attributes<'_>) -> Result<(), Failure> {
+        let began = Instant::now();
         // Reasons are made for those who read them: the recording, or whoever is refused.
         if !audit::is_recording() && self.is_allowed_here(user, attributes) {
+            self.figures.allowed(began.elapsed());
             return Ok(());
         }
-        match self.decide(user, attributes).await {
+        let decision = self.decide(user, attributes).await;
+        self.figures.settled(&decision, began.elapsed());
+        match decision {
             Decision::Allow { reason } => {
                 audit::annotate("authorization.k8s.io/decision", || "allow".to_owned());
                 audit::annotate("authorization.k8s.io/reason", || reason);
@@ -185,11 +205,16 @@ impl Authorizer {
         }
     }
 
+    /// For `/metrics`.
+    pub fn write_figures(&self, out: &mut Text) {
+        self.figures.write(out);
+    }
+
     /// What can be said of everything that somebody may do (upstream: `RuleResolver`).
     pub fn rules(&self, user: &Identity, namespace: &str) -> Enumerated {
         let mut all = Enumerated::default();
-        for step in self.chain.load().iter() {
-            match step {
+        for link in self.chain.load().iter() {
+            match &link.step {
                 Step::Node if user.node_name().is_some() => {
                     all.incomplete.push("node authorizer does not support user rule resolution");
                 }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::encryption::{AtRest, EncryptionError};
 
 pub use object::{Attributes, Stored, encode};
-pub use resource::{Change, Follower, ResourceCache, TooOld, frame};
+pub use resource::{Change, Follower, ResourceCache, TooOld, WINDOW_EVENTS_MAX, frame};
 
 /// How long a consistent read waits for the cache (upstream waits 3 s and then tells the client to try again).
 const WAIT_MAX: Duration = Duration::from_secs(3);

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::object::Stored;
 
 /// Events kept at most, and at least however much they weigh.
-const WINDOW_EVENTS_MAX: usize = 16_384;
+pub const WINDOW_EVENTS_MAX: usize = 16_384;
 const WINDOW_EVENTS_MIN: usize = 256;
 /// Beyond this weight the oldest events go.
 const WINDOW_BYTES_MAX: usize = 8 << 20;
@@ -25,6 +25,8 @@ const BATCH_EVENTS_MAX: usize = 256;
 
 pub struct ResourceCache {
     prefix: Bytes,
+    /// Objects that were there at first.
+    filled_with: usize,
     state: RwLock<State>,
     /// How many events there have been; waking up is all it is for.
     changed: watch::Sender<u64>,
@@ -80,10 +82,11 @@ pub struct TooOld {
 
 impl ResourceCache {
     pub(super) fn new(prefix: Bytes, objects: Vec<Stored>, revision: u64) -> Arc<ResourceCache> {
+        let filled_with = objects.len();
         let objects_bytes = objects.iter().map(|stored| stored.value.len()).sum();
         let objects = objects.into_iter().map(|stored| (stored.key.clone(), Arc::new(stored))).collect();
         let state = State { objects, objects_bytes, complete_after: revision, revision, ..State::default() };
-        Arc::new(ResourceCache { prefix, state: RwLock::new(state), changed: watch::Sender::new(0) })
+        Arc::new(ResourceCache { prefix, filled_with, state: RwLock::new(state), changed: watch::Sender::new(0) })
     }
 
     pub fn prefix(&self) -> &Bytes {
@@ -97,6 +100,16 @@ impl ResourceCache {
 
     pub fn len(&self) -> usize {
         self.state.read().objects.len()
+    }
+
+    /// Objects that were there when the cache was filled.
+    pub fn filled_with(&self) -> usize {
+        self.filled_with
+    }
+
+    /// Events since then.
+    pub fn events(&self) -> u64 {
+        *self.changed.borrow()
     }
 
     /// What the objects weigh together.

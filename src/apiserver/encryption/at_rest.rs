@@ -7,6 +7,7 @@ use store::KeyValue;
 
 use super::{Encryption, EncryptionError};
 use crate::cache::Stored;
+use crate::metrics::Text;
 
 /// A cheap handle; without encryption it does nothing.
 #[derive(Clone, Default)]
@@ -45,6 +46,13 @@ impl AtRest {
         match &self.0 {
             None => Ok(value),
             Some(encryption) => encryption.seal(key, value),
+        }
+    }
+
+    /// For `/metrics`.
+    pub fn write_figures(&self, out: &mut Text) {
+        if let Some(encryption) = &self.0 {
+            encryption.write_figures(out);
         }
     }
 

@@ -7,12 +7,13 @@
 mod at_rest;
 mod ciphers;
 mod config;
+mod figures;
 mod kms;
 mod wire;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::{Failure, Reason};
 use arc_swap::ArcSwap;
@@ -25,7 +26,9 @@ pub use config::ConfigError;
 
 use ciphers::Cipher;
 use config::{Parsed, Pattern};
+use figures::{Direction, Figures};
 
+use crate::metrics::Text;
 use crate::storage::resource_of;
 
 /// In front of everything that is encrypted.
@@ -71,11 +74,12 @@ pub enum StartError {
 pub struct Encryption {
     path: PathBuf,
     rules: ArcSwap<Rules>,
+    figures: Figures,
 }
 
 struct Rules {
     fingerprint: [u8; 32],
-    rules: Vec<(Vec<Pattern>, Arc<Chain>)>,
+    rules: Vec<(Vec<Pattern>, Chain)>,
     plugins: Vec<Arc<kms::Provider>>,
     /// Ends what attends to the plugins.
     ended: Shutdown,
@@ -86,7 +90,12 @@ struct Chain(Vec<Provider>);
 
 enum Provider {
     Identity,
-    Key { prefix: Vec<u8>, cipher: Cipher },
+    Key {
+        prefix: Vec<u8>,
+        /// The prefix without the key's name.
+        kind: &'static str,
+        cipher: Cipher,
+    },
     Kms(Arc<kms::Provider>),
 }
 
@@ -113,7 +122,8 @@ impl Encryption {
             }
         }
         rules.attend();
-        let encryption = Arc::new(Encryption { path: path.clone(), rules: ArcSwap::from_pointee(rules) });
+        let figures = Figures::default();
+        let encryption = Arc::new(Encryption { path: path.clone(), rules: ArcSwap::from_pointee(rules), figures });
         if options.automatic_reload {
             task::spawn("encryption-reload", encryption.clone().follow_file(shutdown.clone()));
         }
@@ -130,7 +140,7 @@ impl Encryption {
     pub fn seal(&self, key: &[u8], value: Bytes) -> Result<Bytes, EncryptionError> {
         match self.rules.load().chain(key) {
             None => Ok(value),
-            Some(chain) => chain.seal(key, value),
+            Some((resource, chain)) => chain.seal(resource, key, value, &self.figures),
         }
     }
 
@@ -138,7 +148,7 @@ impl Encryption {
     pub fn open(&self, key: &[u8], value: Bytes) -> Result<Opened, EncryptionError> {
         match self.rules.load().chain(key) {
             None => Ok(Opened { value, stale: false }),
-            Some(chain) => chain.open(key, value),
+            Some((resource, chain)) => chain.open(resource, key, value, &self.figures),
         }
     }
 
@@ -150,7 +160,7 @@ impl Encryption {
             return Ok(());
         }
         for (key, value) in values {
-            let Some(chain) = rules.chain(key) else { continue };
+            let Some((_, chain)) = rules.chain(key) else { continue };
             for provider in &chain.0 {
                 if let Provider::Kms(plugin) = provider
                     && let Some(data) = value.strip_prefix(plugin.prefix.as_slice())
@@ -170,6 +180,11 @@ impl Encryption {
     pub fn health(&self) -> Option<Vec<String>> {
         let rules = self.rules.load();
         (!rules.plugins.is_empty()).then(|| rules.plugins.iter().filter_map(|plugin| plugin.trouble()).collect())
+    }
+
+    /// For `/metrics`.
+    pub fn write_figures(&self, out: &mut Text) {
+        self.figures.write(out);
     }
 
     async fn follow_file(self: Arc<Self>, shutdown: Shutdown) {
@@ -220,7 +235,8 @@ impl Rules {
                 match provider {
                     config::Provider::Identity => chain.push(Provider::Identity),
                     config::Provider::Keys { prefix, keys } => chain.extend(keys.into_iter().map(|(name, cipher)| {
-                        Provider::Key { prefix: format!("{prefix}{name}:").into_bytes(), cipher }
+                        let whole = format!("{prefix}{name}:").into_bytes();
+                        Provider::Key { prefix: whole, kind: prefix, cipher }
                     })),
                     config::Provider::Kms(kms) => {
                         let provider = Arc::new(kms::Provider::new(&kms));
@@ -229,7 +245,7 @@ impl Rules {
                     }
                 }
             }
-            rules.push((rule.resources, Arc::new(Chain(chain))));
+            rules.push((rule.resources, Chain(chain)));
         }
         let fingerprint = Sha256::digest(text.as_bytes()).into();
         Ok(Rules { fingerprint, rules, plugins, ended: shutdown.child_token() })
@@ -241,57 +257,111 @@ impl Rules {
         }
     }
 
-    /// The providers of the resource that a storage key belongs to.
-    fn chain(&self, key: &[u8]) -> Option<&Arc<Chain>> {
+    /// The resource that a storage key belongs to, and its providers.
+    fn chain<'k>(&self, key: &'k [u8]) -> Option<((&'k str, &'k str), &Chain)> {
         let (group, plural) = resource_of(key)?;
         let covers = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.covers(group, plural));
-        self.rules.iter().find(|(patterns, _)| covers(patterns)).map(|(_, chain)| chain)
+        let (_, chain) = self.rules.iter().find(|(patterns, _)| covers(patterns))?;
+        Some(((group, plural), chain))
     }
 }
 
-impl Chain {
+impl Provider {
+    /// What stands in front of what it encrypts; nothing for plain text.
+    fn prefix(&self) -> &[u8] {
+        match self {
+            Provider::Identity => &[],
+            Provider::Key { prefix, .. } => prefix,
+            Provider::Kms(plugin) => &plugin.prefix,
+        }
+    }
+
+    /// The prefix as it is counted: keys are not told apart.
+    fn label(&self) -> &str {
+        match self {
+            Provider::Identity => "",
+            Provider::Key { kind, .. } => kind,
+            Provider::Kms(plugin) => std::str::from_utf8(&plugin.prefix).unwrap_or_default(),
+        }
+    }
+
     fn seal(&self, key: &[u8], value: Bytes) -> Result<Bytes, EncryptionError> {
-        match self.0.first() {
-            None => Err(EncryptionError::NoProvider),
-            Some(Provider::Identity) => Ok(value),
-            Some(Provider::Key { prefix, cipher }) => {
-                let mut out = Vec::with_capacity(prefix.len() + value.len() + 96);
-                out.extend_from_slice(prefix);
+        /// What ciphers and plugins add at most, to make room for at once.
+        const CIPHER_ADDS: usize = 96;
+        const PLUGIN_ADDS: usize = 512;
+        let room = |adds: usize| {
+            let mut out = Vec::with_capacity(self.prefix().len() + value.len() + adds);
+            out.extend_from_slice(self.prefix());
+            out
+        };
+        match self {
+            Provider::Identity => Ok(value),
+            Provider::Key { cipher, .. } => {
+                let mut out = room(CIPHER_ADDS);
                 cipher.seal(&value, key, &mut out).map_err(|_| EncryptionError::Seal)?;
                 Ok(out.into())
             }
-            Some(Provider::Kms(plugin)) => {
-                let mut out = Vec::with_capacity(plugin.prefix.len() + value.len() + 512);
-                out.extend_from_slice(&plugin.prefix);
+            Provider::Kms(plugin) => {
+                let mut out = room(PLUGIN_ADDS);
                 plugin.seal(&value, key, &mut out)?;
                 Ok(out.into())
             }
         }
     }
 
-    fn open(&self, key: &[u8], value: Bytes) -> Result<Opened, EncryptionError> {
-        let mut failed = EncryptionError::NoProvider;
+    /// The value behind the prefix; `None` if it is not this provider's.
+    fn open(&self, key: &[u8], value: &Bytes) -> Option<Result<Opened, EncryptionError>> {
+        let data = value.strip_prefix(self.prefix())?;
+        let plain = |(plain, stale): (Vec<u8>, bool)| Opened { value: plain.into(), stale };
+        match self {
+            // Plain text passes, what somebody encrypted does not.
+            Provider::Identity if data.starts_with(PREFIX.as_bytes()) => None,
+            Provider::Identity => Some(Ok(Opened { value: value.clone(), stale: false })),
+            Provider::Key { cipher, .. } => {
+                let opened = cipher.open(data, key).map_err(|_| EncryptionError::Open);
+                Some(opened.map(|opened| plain((opened, false))))
+            }
+            Provider::Kms(plugin) => Some(plugin.open(data, key).unwrap_or(Err(EncryptionError::Open)).map(plain)),
+        }
+    }
+}
+
+impl Chain {
+    fn seal(
+        &self,
+        resource: (&str, &str),
+        key: &[u8],
+        value: Bytes,
+        figures: &Figures,
+    ) -> Result<Bytes, EncryptionError> {
+        let provider = self.0.first().ok_or(EncryptionError::NoProvider)?;
+        let began = Instant::now();
+        let sealed = provider.seal(key, value);
+        figures.count(resource, Direction::ToStorage, provider.label(), began, &sealed);
+        sealed
+    }
+
+    fn open(
+        &self,
+        resource: (&str, &str),
+        key: &[u8],
+        value: Bytes,
+        figures: &Figures,
+    ) -> Result<Opened, EncryptionError> {
+        let began = Instant::now();
+        let mut prefix = "unknown";
+        let mut outcome = Err(EncryptionError::NoProvider);
         for (index, provider) in self.0.iter().enumerate() {
-            let opened = match provider {
-                // Plain text passes, what somebody encrypted does not.
-                Provider::Identity if value.starts_with(PREFIX.as_bytes()) => continue,
-                Provider::Identity => return Ok(Opened { value, stale: index > 0 }),
-                Provider::Key { prefix, cipher } => match value.strip_prefix(prefix.as_slice()) {
-                    Some(data) => cipher.open(data, key).map(|plain| (plain, false)).map_err(|_| EncryptionError::Open),
-                    None => continue,
-                },
-                Provider::Kms(plugin) => match value.strip_prefix(plugin.prefix.as_slice()) {
-                    Some(data) => plugin.open(data, key).unwrap_or(Err(EncryptionError::Open)),
-                    None => continue,
-                },
-            };
-            match opened {
-                Ok((plain, stale)) => return Ok(Opened { value: plain.into(), stale: stale || index > 0 }),
-                // Another provider may have the same prefix and the right key.
-                Err(error) => failed = error,
+            let Some(opened) = provider.open(key, &value) else { continue };
+            prefix = provider.label();
+            outcome = opened.map(|opened| Opened { stale: opened.stale || index > 0, ..opened });
+            // Another provider may have the same prefix and the right key.
+            if outcome.is_ok() {
+                break;
             }
         }
-        Err(failed)
+        figures.count(resource, Direction::FromStorage, prefix, began, &outcome);
+        outcome
     }
 }
 

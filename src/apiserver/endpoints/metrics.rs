@@ -1,17 +1,27 @@
 //! `/metrics`: figures in Prometheus' text form or OpenMetrics, under upstream's names where upstream has them.
 
+use std::sync::Arc;
+
+use api::{Fields, Row};
 use http::header::ACCEPT;
 use http::{HeaderMap, Response};
 
+use crate::cache::{ResourceCache, WINDOW_EVENTS_MAX};
 use crate::http::body::Body;
 use crate::http::respond;
-use crate::metrics::{Kind, Text, write_process};
+use crate::metrics::{Buckets, DEFAULT_SECONDS, Histogram, Kind, Text, write_features, write_process};
 use crate::server::ApiServer;
 
+/// Everything that is counted.
 pub fn answer(server: &ApiServer, headers: &HeaderMap) -> Response<Body> {
     let mut out = Text::new(wants_open_metrics(headers));
     let metrics = server.metrics();
+    server.authenticator().write_figures(&mut out);
+    server.authorizer().write_figures(&mut out);
     metrics.requests.write(&mut out);
+    metrics.lists.write(&mut out);
+    let help = "[ALPHA] TLS handshakes that did not come to an end.";
+    out.single("apiserver_tls_handshake_errors_total", Kind::Counter, help, metrics.handshake_errors.get());
     let name = "apiserver_admission_step_admission_duration_seconds";
     let help = "[STABLE] Admission sub-step latency histogram in seconds, broken out for each operation and API resource \
                 and step type (validate or admit).";
@@ -39,15 +49,13 @@ pub fn answer(server: &ApiServer, headers: &HeaderMap) -> Response<Body> {
     }
     server.admission().write_figures(&mut out);
     server.aggregator().write_figures(&mut out);
+    expressions(&mut out);
     storage(server, &mut out);
     operations(server, &mut out);
+    server.storage().at_rest().write_figures(&mut out);
     write_process(&mut out);
-    let version = server.config().git_version.as_str();
-    let help = "[ALPHA] A metric with a constant '1' value labeled by major, minor, git version, git commit, git tree \
-                state, build date, Go version, and compiler from which Kubernetes was built, and platform on which it \
-                is running.";
-    out.family("kubernetes_build_info", Kind::Gauge, help);
-    out.sample("kubernetes_build_info", &[("git_version", version), ("major", "1"), ("minor", "36")], 1);
+    write_features(&mut out);
+    build(server, &mut out);
     let help = "Panics of tasks since the process started.";
     out.single("cluster_task_panics_total", Kind::Counter, help, task::panics());
     let content_type = out.content_type();
@@ -102,28 +110,83 @@ fn operations(server: &ApiServer, out: &mut Text) {
     each("etcd_request_errors_total", Kind::Counter, help);
 }
 
+/// What this is, as `/version` has it.
+fn build(server: &ApiServer, out: &mut Text) {
+    const LABELS: [(&str, &str); 9] = [
+        ("build_date", "buildDate"),
+        ("compiler", "compiler"),
+        ("git_commit", "gitCommit"),
+        ("git_tree_state", "gitTreeState"),
+        ("git_version", "gitVersion"),
+        ("go_version", "goVersion"),
+        ("major", "major"),
+        ("minor", "minor"),
+        ("platform", "platform"),
+    ];
+    let version = super::version(server);
+    let labels = LABELS.map(|(label, field)| (label, version.text(field)));
+    let help = "[BETA] Always 1; the labels say which version of Kubernetes this is, and how it was built.";
+    out.family("kubernetes_build_info", Kind::Gauge, help);
+    out.sample("kubernetes_build_info", &labels, 1);
+}
+
+/// Of all expressions in this process: those of custom resources, which upstream counts, and all others.
+fn expressions(out: &mut Text) {
+    static SECONDS: Buckets = Buckets { bounds: &cel::BOUNDS_NS, ..DEFAULT_SECONDS };
+    for (name, help, timing) in [
+        (
+            "apiserver_cel_compilation_duration_seconds",
+            "[BETA] How long expressions took to compile.",
+            cel::compilation(),
+        ),
+        (
+            "apiserver_cel_evaluation_duration_seconds",
+            "[BETA] How long expressions took to evaluate.",
+            cel::evaluation(),
+        ),
+    ] {
+        out.family(name, Kind::Histogram, help);
+        out.histogram(name, &[], &Histogram::of(&SECONDS, timing.counts(), timing.sum_ns()));
+    }
+}
+
 fn storage(server: &ApiServer, out: &mut Text) {
     let status = server.store().status();
-    out.family(
-        "apiserver_resource_objects",
-        Kind::Gauge,
-        "[ALPHA] Number of stored objects at the time of last check split by kind.",
-    );
     let rows = server.rows();
-    let caches: Vec<_> = rows
+    let caches: Vec<(&Row, Arc<ResourceCache>)> = rows
         .iter()
         .filter(|row| row.stored && row.storage == row.resource)
-        .filter_map(|row| Some((row, server.cache().resource(row.list_key(None).as_bytes())?)))
+        .filter_map(|row| Some((&**row, server.cache().resource(row.list_key(None).as_bytes())?)))
         .collect();
-    for (row, cache) in &caches {
-        let labels = [("group", row.resource.group.as_ref()), ("resource", row.resource.plural.as_ref())];
-        out.sample("apiserver_resource_objects", &labels, cache.len());
-    }
-    out.family(
-        "apiserver_storage_objects",
-        Kind::Gauge,
-        "[STABLE] Number of stored objects at the time of last check split by kind.",
-    );
+    let mut each = |name: &str, kind: Kind, help: &str, of: &dyn Fn(&ResourceCache) -> u64| {
+        out.family(name, kind, help);
+        for (row, cache) in &caches {
+            let labels = [("group", row.resource.group.as_ref()), ("resource", row.resource.plural.as_ref())];
+            out.sample(name, &labels, of(cache));
+        }
+    };
+    let help = "[ALPHA] Objects that are stored, by kind.";
+    each("apiserver_resource_objects", Kind::Gauge, help, &|cache| cache.len() as u64);
+    let help = "[ALPHA] What the objects of a kind weigh.";
+    each("apiserver_resource_size_estimate_bytes", Kind::Gauge, help, &|cache| cache.bytes() as u64);
+    let help = "[ALPHA] Objects that the watch cache was filled with.";
+    each("apiserver_init_events_total", Kind::Counter, help, &|cache| cache.filled_with() as u64);
+    let help = "[BETA] Changes that the store told of.";
+    each("apiserver_storage_events_received_total", Kind::Counter, help, &|cache| cache.events());
+    let help = "[ALPHA] Changes that the watch cache heard of.";
+    each("apiserver_watch_cache_events_received_total", Kind::Counter, help, &|cache| cache.events());
+    // Watchers read what has changed by themselves: what was heard of is there for them.
+    let help = "[ALPHA] Changes that the watch cache has for watchers.";
+    each("apiserver_watch_cache_events_dispatched_total", Kind::Counter, help, &|cache| cache.events());
+    let help = "[ALPHA] How often the watch cache was filled.";
+    each("apiserver_watch_cache_initializations_total", Kind::Counter, help, &|_| 1);
+    let revision = server.cache().revision() % REVISION_LIMIT;
+    let help = "[ALPHA] How far the watch cache has come, without the digits beyond fifteen.";
+    each("apiserver_watch_cache_resource_version", Kind::Gauge, help, &|_| revision);
+    let help = "[ALPHA] Changes that the watch cache keeps at most.";
+    each("watch_cache_capacity", Kind::Gauge, help, &|_| WINDOW_EVENTS_MAX as u64);
+    let help = "[STABLE] (Deprecated since 1.34.0) Objects that are stored, by kind.";
+    out.family("apiserver_storage_objects", Kind::Gauge, help);
     for (row, cache) in &caches {
         out.sample("apiserver_storage_objects", &[("resource", &row.resource.to_string())], cache.len());
     }
@@ -136,6 +199,9 @@ fn storage(server: &ApiServer, out: &mut Text) {
     let help = "Bytes of past versions until compaction.";
     out.single("cluster_store_history_bytes", Kind::Gauge, help, status.history_bytes);
 }
+
+/// Revisions are shown without what a client's floating point numbers could not hold (upstream does the same).
+const REVISION_LIMIT: u64 = 1_000_000_000_000_000;
 
 /// OpenMetrics for those who name it, as Prometheus does.
 fn wants_open_metrics(headers: &HeaderMap) -> bool {

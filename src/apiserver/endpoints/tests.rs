@@ -235,3 +235,71 @@ async fn what_is_deprecated_is_counted() {
     let labels = "group=\"networking.k8s.io\",removed_release=\"1.37\",resource=\"ipaddresses\",subresource=\"\",version=\"v1beta1\"";
     assert!(text.contains(&format!("apiserver_requested_deprecated_apis{{{labels}}} 1\n")), "{text}");
 }
+
+#[tokio::test]
+async fn metrics_have_upstreams_names() {
+    let t = Fixture::start().await;
+    let mut http = t.http().await;
+    http.get("/api/v1/namespaces", "application/json").await;
+    http.get("/api/v1/namespaces?resourceVersion=1&resourceVersionMatch=Exact", "application/json").await;
+    let metrics = http.get("/metrics", "*/*").await;
+    let text = String::from_utf8(metrics.body.to_vec()).unwrap();
+    let mut families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let count = families.len();
+    families.sort_unstable();
+    families.dedup();
+    assert_eq!(families.len(), count, "each family stands once");
+    // What upstream calls stable is missing nowhere; calls of webhooks are there once there are webhooks.
+    for family in [
+        "apiserver_admission_controller_admission_duration_seconds histogram",
+        "apiserver_admission_step_admission_duration_seconds histogram",
+        "apiserver_current_inflight_requests gauge",
+        "apiserver_longrunning_requests gauge",
+        "apiserver_request_duration_seconds histogram",
+        "apiserver_request_total counter",
+        "apiserver_requested_deprecated_apis gauge",
+        "apiserver_response_sizes histogram",
+        "apiserver_storage_objects gauge",
+        "apiserver_storage_size_bytes gauge",
+        // And what dashboards and alerts ask for.
+        "apiserver_authorization_decisions_total counter",
+        "apiserver_cache_list_total counter",
+        "apiserver_cel_compilation_duration_seconds histogram",
+        "apiserver_cel_evaluation_duration_seconds histogram",
+        "apiserver_client_certificate_expiration_seconds histogram",
+        "apiserver_flowcontrol_dispatched_requests_total counter",
+        "apiserver_mutating_admission_policy_check_total counter",
+        "apiserver_request_sli_duration_seconds histogram",
+        "apiserver_request_terminations_total counter",
+        "apiserver_resource_objects gauge",
+        "apiserver_storage_events_received_total counter",
+        "apiserver_storage_list_total counter",
+        "apiserver_terminated_watchers_total counter",
+        "apiserver_tls_handshake_errors_total counter",
+        "apiserver_validating_admission_policy_check_duration_seconds histogram",
+        "apiserver_watch_cache_events_received_total counter",
+        "apiserver_watch_events_total counter",
+        "apiserver_watch_list_duration_seconds histogram",
+        "authenticated_user_requests counter",
+        "authentication_attempts counter",
+        "authentication_duration_seconds histogram",
+        "authentication_token_cache_fetch_total counter",
+        "authorization_attempts_total counter",
+        "authorization_duration_seconds histogram",
+        "kubernetes_build_info gauge",
+        "kubernetes_feature_enabled gauge",
+        "process_cpu_seconds_total counter",
+        "watch_cache_capacity gauge",
+    ] {
+        assert!(families.binary_search(&family).is_ok(), "{family}\n{text}");
+    }
+    for line in [
+        "apiserver_cache_list_total{group=\"\",index=\"\",resource=\"namespaces\"}",
+        "apiserver_storage_list_total{group=\"\",resource=\"namespaces\"} 1\n",
+        "authorization_attempts_total{result=\"allowed\"}",
+        "apiserver_watch_cache_events_received_total{group=\"\",resource=\"namespaces\"}",
+        "kubernetes_build_info{build_date=\"1970-01-01T00:00:00Z\",compiler=\"rustc\",",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}

@@ -60,6 +60,7 @@ pub struct FlowControl {
 pub struct Seat {
     schema: Arc<Schema>,
     held: Option<Held>,
+    waited: Duration,
     began: Instant,
     linger: Duration,
 }
@@ -107,14 +108,18 @@ impl FlowControl {
         now_seconds: i64,
     ) -> Result<Seat, TooMany> {
         let level = &schema.level;
-        let entered = match level.try_enter(work.seats) {
-            Some(held) => Ok(held),
-            None => self.wait(schema, schema.flow(digest), work).await,
+        let (entered, waited) = match level.try_enter(work.seats) {
+            Some(held) => (Ok(held), Duration::ZERO),
+            None => {
+                let since = Instant::now();
+                (self.wait(schema, schema.flow(digest), work).await, since.elapsed())
+            }
         };
         match entered {
             Ok(held) => {
                 schema.figures.begin(held.seats);
-                Ok(Seat { schema: schema.clone(), held: Some(held), began: Instant::now(), linger: work.linger })
+                let (schema, held, began) = (schema.clone(), Some(held), Instant::now());
+                Ok(Seat { schema, held, waited, began, linger: work.linger })
             }
             Err(why) => {
                 schema.figures.refuse(why);
@@ -160,6 +165,13 @@ impl FlowControl {
     pub fn write_figures(&self, out: &mut Text) {
         let fraction = f64::from_bits(self.fair_fraction.load(Ordering::Relaxed));
         figures::write(&self.compiled.load(), fraction, out);
+    }
+}
+
+impl Seat {
+    /// How long it was waited for.
+    pub fn waited(&self) -> Duration {
+        self.waited
     }
 }
 

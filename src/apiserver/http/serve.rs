@@ -140,9 +140,13 @@ async fn connection(server: ApiServer, stream: TcpStream, remote: IpAddr, draini
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!(%error, "TLS handshake");
+            server.metrics().handshake_errors.inc();
             return;
         }
-        Err(_) => return,
+        Err(_) => {
+            server.metrics().handshake_errors.inc();
+            return;
+        }
     };
     let peer = tls.certificates.peer(stream.get_ref().1.peer_certificates());
     let limits = *server.limits();

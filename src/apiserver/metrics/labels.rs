@@ -22,6 +22,13 @@ pub struct Set<const N: usize, T> {
     pub figures: T,
 }
 
+impl<const N: usize, T> Set<N, T> {
+    /// The values with the labels' names, in the same order.
+    pub fn labels<'a>(&'a self, names: [&'static str; N]) -> Vec<(&'static str, &'a str)> {
+        names.into_iter().zip(self.values.iter().map(AsRef::as_ref)).collect()
+    }
+}
+
 impl<const N: usize, T> ByLabels<N, T> {
     pub fn new(make: fn() -> T) -> ByLabels<N, T> {
         ByLabels { sets: ArcSwap::default(), hasher: RandomState::new(), adding: Mutex::new(()), make }

@@ -2,7 +2,9 @@
 //!
 //! What is counted stands with what does the counting; `endpoints::metrics` collects it when somebody asks.
 
+mod features;
 mod labels;
+mod lists;
 mod process;
 mod requests;
 mod text;
@@ -14,9 +16,11 @@ use api::Row;
 
 use crate::admission::Operation;
 
-pub use labels::ByLabels;
+pub use features::write as write_features;
+pub use labels::{ByLabels, Set};
+pub use lists::Lists;
 pub use process::write as write_process;
-pub use requests::{Lasting, RequestSet, Requests};
+pub use requests::{Lasting, RequestSet, Requests, Took};
 pub use text::{Kind, Text};
 
 /// Goes up.
@@ -81,9 +85,42 @@ pub static REQUEST_SECONDS: Buckets = Buckets {
 pub static ADMISSION_SECONDS: Buckets =
     Buckets { bounds: &[5 * MS, 25 * MS, 100 * MS, 500 * MS, SECOND, 2500 * MS], per_unit: 1e9 };
 
+/// Where upstream doubles from a millisecond to sixteen seconds, as for authentication and authorisation.
+pub static LATENCY_SECONDS: Buckets = Buckets { bounds: &doubling::<15>(MS), per_unit: 1e9 };
+
+/// What upstream's client library has where nobody chose anything else.
+pub static DEFAULT_SECONDS: Buckets = Buckets {
+    bounds: &[
+        5 * MS,
+        10 * MS,
+        25 * MS,
+        50 * MS,
+        100 * MS,
+        250 * MS,
+        500 * MS,
+        SECOND,
+        2500 * MS,
+        5 * SECOND,
+        10 * SECOND,
+    ],
+    per_unit: 1e9,
+};
+
+/// Bounds of which each is twice the one before (upstream: `ExponentialBuckets`).
+pub const fn doubling<const N: usize>(first: u64) -> [u64; N] {
+    let mut bounds = [first; N];
+    let mut at = 1;
+    while at < N {
+        bounds[at] = bounds[at - 1] * 2;
+        at += 1;
+    }
+    bounds
+}
+
 /// What is counted in more than one place.
 pub struct Metrics {
     pub requests: Requests,
+    pub lists: Lists,
     /// By operation, group and resource.
     pub storage: ByLabels<3, StorageFigures>,
     /// Results of health checks, by check, result and endpoint.
@@ -94,6 +131,8 @@ pub struct Metrics {
     pub admission: ByLabels<3, Histogram>,
     /// What is deprecated and was asked for, by group, version, resource, subresource and the release that ends it.
     pub deprecated: ByLabels<5, Gauge>,
+    /// TLS handshakes that did not come to an end.
+    pub handshake_errors: Counter,
 }
 
 /// One operation of the store.
@@ -106,6 +145,7 @@ impl Metrics {
     pub fn new() -> Metrics {
         Metrics {
             requests: Requests::new(),
+            lists: Lists::new(),
             storage: ByLabels::new(|| StorageFigures {
                 duration: Histogram::new(&REQUEST_SECONDS),
                 errors: Counter::default(),
@@ -114,6 +154,7 @@ impl Metrics {
             health: ByLabels::new(Gauge::default),
             admission: ByLabels::new(|| Histogram::new(&ADMISSION_SECONDS)),
             deprecated: ByLabels::new(Gauge::default),
+            handshake_errors: Counter::default(),
         }
     }
 
@@ -183,6 +224,21 @@ impl Histogram {
 
     pub fn observe_duration(&self, took: Duration) {
         self.observe(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// One that was counted elsewhere: `counts` has one more than there are bounds.
+    pub fn of(buckets: &'static Buckets, counts: impl IntoIterator<Item = u64>, sum: u64) -> Histogram {
+        let mut counts = counts.into_iter();
+        let counts = (0..=buckets.bounds.len()).map(|_| AtomicU64::new(counts.next().unwrap_or_default())).collect();
+        Histogram { buckets, counts, sum: AtomicU64::new(sum) }
+    }
+
+    /// Counts what another with the same buckets has counted.
+    pub fn absorb(&self, other: &Histogram) {
+        for (count, more) in self.counts.iter().zip(&other.counts) {
+            count.fetch_add(more.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        self.sum.fetch_add(other.sum.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Observations so far.

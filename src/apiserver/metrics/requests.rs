@@ -1,5 +1,6 @@
 //! What is counted of requests over HTTPS, under upstream's names.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,25 @@ const CODES: [u16; 26] = [
     503, 504, 599,
 ];
 
+/// Upstream's buckets of `apiserver_request_sli_duration_seconds`, in nanoseconds.
+const SLI_BOUNDS: usize = 21;
+static SLI_SECONDS: Buckets = Buckets {
+    bounds: &{
+        let mut bounds = [0; SLI_BOUNDS];
+        let mut at = 0;
+        while at < SLI_BOUNDS {
+            // The same as for all of a request's time, but for the two that are shorter than 50 ms.
+            bounds[at] = REQUEST_SECONDS.bounds[at + 2];
+            at += 1;
+        }
+        bounds
+    },
+    per_unit: 1e9,
+};
+
+/// Codes of requests that the server ended to protect itself.
+const TERMINATED: [u16; 2] = [429, 504];
+
 const COMPONENT: (&str, &str) = ("component", "apiserver");
 
 /// All figures of requests. Labels: verb, group, version, resource, subresource, scope, dry_run.
@@ -35,10 +55,21 @@ pub type RequestSet = Arc<Set<7, RequestFigures>>;
 pub struct RequestFigures {
     codes: [Counter; CODES.len()],
     duration: Histogram,
+    /// Without what was waited for.
+    own: Histogram,
+    terminated: [Counter; TERMINATED.len()],
     sizes: Histogram,
     long_running: Gauge,
     events: Counter,
     event_sizes: Histogram,
+}
+
+/// How long a request took.
+#[derive(Clone, Copy, Debug)]
+pub struct Took {
+    pub all: Duration,
+    /// The part that was spent waiting for a turn and for webhooks.
+    pub waiting: Duration,
 }
 
 /// Counts while it is there.
@@ -134,14 +165,29 @@ impl Requests {
             let labels = [COMPONENT, dry_run, group, resource, scope, subresource, verb, version];
             out.histogram(name, &labels, &set.figures.duration);
         }
+        let name = "apiserver_request_sli_duration_seconds";
+        let help = "[ALPHA] How long requests took, without their waiting for a turn and for webhooks.";
+        out.family(name, Kind::Histogram, help);
+        for set in sets.iter().filter(|set| set.figures.own.count() > 0 && !is_dry_run(set)) {
+            let [verb, group, version, resource, subresource, scope, _] = labels(set);
+            out.histogram(name, &[COMPONENT, group, resource, scope, subresource, verb, version], &set.figures.own);
+        }
+        let name = "apiserver_request_terminations_total";
+        out.family(name, Kind::Counter, "[ALPHA] Requests that the server ended to protect itself.");
+        for set in sets.iter().filter(|set| !is_dry_run(set)) {
+            let [verb, group, version, resource, subresource, scope, _] = labels(set);
+            for (code, counter) in TERMINATED.iter().zip(&set.figures.terminated).filter(|(_, one)| one.get() > 0) {
+                let code = code.to_string();
+                let labels = [("code", code.as_str()), COMPONENT, group, resource, scope, subresource, verb, version];
+                out.sample(name, &labels, counter.get());
+            }
+        }
         let name = "apiserver_response_sizes";
         let help = "[STABLE] Response size distribution in bytes for each group, version, verb, resource, subresource, \
                     scope and component.";
         out.family(name, Kind::Histogram, help);
-        for set in sets
-            .iter()
-            .filter(|set| set.figures.sizes.count() > 0 && set.values.last().is_some_and(|dry_run| dry_run.is_empty()))
-        {
+        let reads = |set: &&RequestSet| matches!(set.values.first().map(|verb| &**verb), Some("GET" | "LIST"));
+        for set in sets.iter().filter(reads).filter(|set| set.figures.sizes.count() > 0 && !is_dry_run(set)) {
             let [verb, group, version, resource, subresource, scope, _] = labels(set);
             out.histogram(name, &[COMPONENT, group, resource, scope, subresource, verb, version], &set.figures.sizes);
         }
@@ -173,7 +219,7 @@ impl Requests {
         let watched: Vec<&RequestSet> = sets.iter().filter(|set| set.figures.events.get() > 0).collect();
         let name = "apiserver_watch_events_total";
         out.family(name, Kind::Counter, "[ALPHA] Number of events sent in watch clients");
-        let mut totals: std::collections::BTreeMap<[(&str, &str); 3], u64> = std::collections::BTreeMap::new();
+        let mut totals: BTreeMap<[(&str, &str); 3], u64> = BTreeMap::new();
         for set in &watched {
             let [_, group, version, resource, ..] = labels(set);
             *totals.entry([group, resource, version]).or_default() += set.figures.events.get();
@@ -181,10 +227,13 @@ impl Requests {
         totals.iter().for_each(|(labels, total)| out.sample(name, labels, total));
         let name = "apiserver_watch_events_sizes";
         out.family(name, Kind::Histogram, "[ALPHA] Watch event size distribution in bytes");
+        let mut sizes: BTreeMap<[(&str, &str); 3], Histogram> = BTreeMap::new();
         for set in watched.iter().filter(|set| set.figures.event_sizes.count() > 0) {
-            let [_, group, version, resource, _, scope, _] = labels(set);
-            out.histogram(name, &[group, resource, scope, version], &set.figures.event_sizes);
+            let [_, group, version, resource, ..] = labels(set);
+            let all = sizes.entry([group, resource, version]).or_insert_with(|| Histogram::new(&EVENT_SIZES));
+            all.absorb(&set.figures.event_sizes);
         }
+        sizes.iter().for_each(|(labels, all)| out.histogram(name, labels, all));
     }
 }
 
@@ -201,11 +250,17 @@ fn labels(set: &Set<7, RequestFigures>) -> [(&'static str, &str); 7] {
     ]
 }
 
+fn is_dry_run(set: &RequestSet) -> bool {
+    set.values.last().is_some_and(|dry_run| !dry_run.is_empty())
+}
+
 impl RequestFigures {
     fn new() -> RequestFigures {
         RequestFigures {
             codes: Default::default(),
             duration: Histogram::new(&REQUEST_SECONDS),
+            own: Histogram::new(&SLI_SECONDS),
+            terminated: Default::default(),
             sizes: Histogram::new(&SIZES),
             long_running: Gauge::default(),
             events: Counter::default(),
@@ -214,16 +269,25 @@ impl RequestFigures {
     }
 
     /// An answer went out. `took` and `bytes` where they are known.
-    pub fn answered(&self, code: u16, took: Option<Duration>, bytes: Option<u64>) {
+    pub fn answered(&self, code: u16, took: Option<Took>, bytes: Option<u64>) {
         let at = CODES.partition_point(|one| *one < code).min(CODES.len() - 1);
         if let Some(counter) = self.codes.get(at) {
             counter.inc();
         }
         if let Some(took) = took {
-            self.duration.observe_duration(took);
+            self.duration.observe_duration(took.all);
+            self.own.observe_duration(took.all.saturating_sub(took.waiting));
         }
         if let Some(bytes) = bytes {
             self.sizes.observe(bytes);
+        }
+    }
+
+    /// The server ended a request to protect itself.
+    pub fn terminated(&self, code: u16) {
+        let of_code = TERMINATED.iter().zip(&self.terminated).find(|(one, _)| **one == code);
+        if let Some((_, counter)) = of_code {
+            counter.inc();
         }
     }
 
@@ -262,10 +326,14 @@ mod tests {
         let requests = Requests::new();
         let mut call = Call::new(Verb::List, api::Resource::new("apps", "v1", "deployments"));
         call.namespace = Some("a".to_owned());
-        requests.of_call(&call).figures.answered(200, Some(Duration::from_millis(30)), Some(5000));
+        let took = Took { all: Duration::from_millis(120), waiting: Duration::from_millis(90) };
+        requests.of_call(&call).figures.terminated(429);
+        requests.of_call(&call).figures.answered(200, Some(took), Some(5000));
         call.verb = Verb::Watch;
         let watch = requests.of_call(&call);
         watch.figures.sent(2, 3000);
+        call.namespace = None;
+        requests.of_call(&call).figures.sent(1, 3000);
         let lasting = Lasting::new(watch.clone());
         let present = requests.in_flight(false);
         requests.of_path(&http::Method::GET, "/livez/ping").figures.answered(418, None, None);
@@ -278,9 +346,13 @@ mod tests {
         for line in [
             "apiserver_request_total{code=\"200\",component=\"apiserver\",dry_run=\"\",group=\"apps\",resource=\"deployments\",scope=\"namespace\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1",
             "apiserver_request_total{code=\"422\",component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"\",scope=\"\",subresource=\"/livez\",verb=\"GET\",version=\"\"} 1",
-            "apiserver_request_duration_seconds_bucket{component=\"apiserver\",dry_run=\"\",group=\"apps\",resource=\"deployments\",scope=\"namespace\",subresource=\"\",verb=\"LIST\",version=\"v1\",le=\"0.05\"} 1",
+            "apiserver_request_duration_seconds_bucket{component=\"apiserver\",dry_run=\"\",group=\"apps\",resource=\"deployments\",scope=\"namespace\",subresource=\"\",verb=\"LIST\",version=\"v1\",le=\"0.1\"} 0",
+            "apiserver_request_duration_seconds_bucket{component=\"apiserver\",dry_run=\"\",group=\"apps\",resource=\"deployments\",scope=\"namespace\",subresource=\"\",verb=\"LIST\",version=\"v1\",le=\"0.2\"} 1",
+            "apiserver_request_sli_duration_seconds_bucket{component=\"apiserver\",group=\"apps\",resource=\"deployments\",scope=\"namespace\",subresource=\"\",verb=\"LIST\",version=\"v1\",le=\"0.05\"} 1",
+            "apiserver_request_terminations_total{code=\"429\",component=\"apiserver\",group=\"apps\",resource=\"deployments\",scope=\"namespace\",subresource=\"\",verb=\"LIST\",version=\"v1\"} 1",
             "apiserver_longrunning_requests{component=\"apiserver\",group=\"apps\",resource=\"deployments\",scope=\"namespace\",subresource=\"\",verb=\"WATCH\",version=\"v1\"} 1",
-            "apiserver_watch_events_total{group=\"apps\",resource=\"deployments\",version=\"v1\"} 2",
+            "apiserver_watch_events_sizes_count{group=\"apps\",resource=\"deployments\",version=\"v1\"} 2",
+            "apiserver_watch_events_total{group=\"apps\",resource=\"deployments\",version=\"v1\"} 3",
             "apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1",
         ] {
             assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");

@@ -15,11 +15,13 @@ pub enum Kind {
 pub struct Text {
     out: String,
     open_metrics: bool,
+    /// What OpenMetrics wants behind the names of a counter's samples, where the family's name lacks it.
+    suffix: &'static str,
 }
 
 impl Text {
     pub fn new(open_metrics: bool) -> Text {
-        Text { out: String::with_capacity(64 * 1024), open_metrics }
+        Text { out: String::with_capacity(64 * 1024), open_metrics, suffix: "" }
     }
 
     pub fn content_type(&self) -> &'static str {
@@ -32,8 +34,9 @@ impl Text {
 
     /// Begins a family. Its samples follow before another begins.
     pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
-        let name =
-            if self.open_metrics && kind == Kind::Counter { name.strip_suffix("_total").unwrap_or(name) } else { name };
+        let strict = self.open_metrics && kind == Kind::Counter;
+        self.suffix = if strict && !name.ends_with("_total") { "_total" } else { "" };
+        let name = if strict { name.strip_suffix("_total").unwrap_or(name) } else { name };
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
@@ -75,6 +78,7 @@ impl Text {
 
     fn name(&mut self, name: &str, labels: &[(&str, &str)], bound: Option<&str>) {
         self.out.push_str(name);
+        self.out.push_str(self.suffix);
         let all = labels.iter().copied().chain(bound.map(|bound| ("le", bound)));
         let mut first = true;
         for (label, value) in all {
@@ -124,5 +128,15 @@ mod tests {
         assert_eq!(write(false), format!("{head}{samples}"));
         let head = head.replace("HELP a_total", "HELP a").replace("TYPE a_total", "TYPE a");
         assert_eq!(write(true), format!("{head}{samples}# EOF\n"));
+    }
+
+    #[test]
+    fn open_metrics_has_counters_end_in_total() {
+        let mut text = Text::new(true);
+        text.single("attempts", Kind::Counter, "Help.", 1);
+        text.single("size", Kind::Gauge, "Help.", 2);
+        let expected = "# HELP attempts Help.\n# TYPE attempts counter\nattempts_total 1\n\
+                        # HELP size Help.\n# TYPE size gauge\nsize 2\n# EOF\n";
+        assert_eq!(text.finish(), expected);
     }
 }

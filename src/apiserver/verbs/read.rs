@@ -1,6 +1,7 @@
 //! Get and list.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::{Failure, Reason};
 use base64::Engine;
@@ -55,10 +56,11 @@ async fn current(request: &Request<'_>, selection: &Selection, asked: Option<u64
         Some(asked) => asked,
         None => server.store().read_index().await.map_err(|error| failures::of_store(&error))?,
     };
-    server.cache().reach(wanted).await?;
+    reach(request, wanted, asked.is_none()).await?;
     let cache = request.cache()?;
     let snapshot = cache.snapshot(selection.namespace.as_deref(), server.cache().revision());
     let mut objects = snapshot.objects;
+    let read = objects.len();
     if selection.looks_into(&request.row) {
         objects = convert::all_in_version(server, &request.row, objects).await?;
     }
@@ -80,7 +82,21 @@ async fn current(request: &Request<'_>, selection: &Selection, asked: Option<u64
         listed.continue_token = listed.objects.last().map(|last| Token::at(listed.revision, last.path()));
         listed.remaining = selection.is_everything().then_some(rest as u64);
     }
+    server.metrics().lists.cached(&request.row.storage, read, listed.objects.len());
     converted(request, selection, listed).await
+}
+
+/// Waits until the watch cache is as new as it has to be.
+async fn reach(request: &Request<'_>, wanted: u64, consistent: bool) -> Result<(), Failure> {
+    let (cache, lists) = (request.server.cache(), &request.server.metrics().lists);
+    if cache.revision() >= wanted {
+        lists.waited(&request.row.storage, Duration::ZERO, true, consistent);
+        return Ok(());
+    }
+    let began = Instant::now();
+    let reached = cache.reach(wanted).await;
+    lists.waited(&request.row.storage, began.elapsed(), reached.is_ok(), consistent);
+    reached
 }
 
 /// Where a continue token goes on.
@@ -128,6 +144,7 @@ async fn page(request: &Request<'_>, selection: &Selection, at: u64, after: Opti
     }
     let limit = limit(request);
     let mut objects: Vec<Arc<Stored>> = Vec::new();
+    let (mut fetched, mut evaluated) = (0, 0);
     let mut remaining = 0;
     let mut more = true;
     while more && limit.is_none_or(|limit| objects.len() < limit) {
@@ -140,6 +157,7 @@ async fn page(request: &Request<'_>, selection: &Selection, at: u64, after: Opti
         more = outcome.more;
         remaining = outcome.count.saturating_sub(outcome.kvs.len());
         let read = outcome.kvs.len();
+        fetched += read;
         let at_rest = request.server.storage().at_rest();
         at_rest.prepare(outcome.kvs.iter()).await.map_err(|error| encryption::failure(&error))?;
         for (index, kv) in outcome.kvs.into_iter().enumerate() {
@@ -152,6 +170,7 @@ async fn page(request: &Request<'_>, selection: &Selection, at: u64, after: Opti
             if selection.looks_into(row) {
                 stored = in_version(request.server, row, stored).await?;
             }
+            evaluated += 1;
             if selection.matches(row, &stored) {
                 objects.push(stored);
                 if limit.is_some_and(|limit| objects.len() >= limit) {
@@ -161,6 +180,7 @@ async fn page(request: &Request<'_>, selection: &Selection, at: u64, after: Opti
             }
         }
     }
+    request.server.metrics().lists.stored(&row.storage, fetched, evaluated, objects.len());
     let continue_token = objects.last().filter(|_| more).map(|last| Token::at(at, last.path()));
     let remaining = (continue_token.is_some() && selection.is_everything()).then_some(remaining as u64);
     let listed = Listed { row: row.clone(), objects, revision: at, continue_token, remaining };

@@ -35,6 +35,15 @@ impl Selection {
         self.labels.is_empty() && self.fields.is_empty() && self.only.is_none()
     }
 
+    /// How wide it looks, in the words of metrics.
+    pub fn scope(&self) -> &'static str {
+        match (self.name(), &self.namespace) {
+            (Some(_), _) => "resource",
+            (None, Some(_)) => "namespace",
+            (None, None) => "cluster",
+        }
+    }
+
     /// Objects must be in the row's version for this to match: fields of custom resources may have moved between
     /// versions.
     pub fn looks_into(&self, row: &Row) -> bool {

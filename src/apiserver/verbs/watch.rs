@@ -43,6 +43,7 @@ pub struct Watch {
     initial: VecDeque<Arc<Stored>>,
     /// To be sent after the initial objects: they are complete as of this revision.
     initial_end: Option<u64>,
+    opened: Instant,
     follower: Follower,
     /// The watcher knows everything up to here.
     known: u64,
@@ -56,6 +57,7 @@ pub struct Watch {
 
 /// Opens a watch; a failure here is the answer to the request, later ones are events.
 pub async fn open(server: &ApiServer, row: Arc<Row>, call: Call) -> Result<Watch, Failure> {
+    let now = Instant::now();
     let options = &call.options;
     let namespace = call.namespace.as_deref().filter(|_| row.namespaced);
     let mut selection = Selection::new(&row, namespace, options)?;
@@ -92,7 +94,6 @@ pub async fn open(server: &ApiServer, row: Arc<Row>, call: Call) -> Result<Watch
         Some(seconds) => Duration::from_secs(seconds.min(86_400)),
         None => server.limits().watch_min.mul_f64(server.rng().random_range(1.0..2.0)),
     };
-    let now = Instant::now();
     let row_ended = server.custom().end_of(&row).unwrap_or_default();
     Ok(Watch {
         server: server.clone(),
@@ -101,6 +102,7 @@ pub async fn open(server: &ApiServer, row: Arc<Row>, call: Call) -> Result<Watch
         selection,
         initial,
         initial_end,
+        opened: now,
         follower,
         known,
         bookmark_at: options.allow_watch_bookmarks.then(|| now + BOOKMARK_INTERVAL),
@@ -133,6 +135,8 @@ impl Watch {
             });
         }
         if let Some(revision) = self.initial_end.take() {
+            let (lists, took) = (&self.server.metrics().lists, self.opened.elapsed());
+            lists.watched(&self.row.resource, self.selection.scope(), took);
             return Some(vec![Item::Bookmark(bookmark(&self.row, revision, true))]);
         }
         loop {
@@ -169,6 +173,7 @@ impl Watch {
                 }
                 Err(TooOld { complete_after }) => {
                     self.ended = true;
+                    self.server.metrics().lists.watch_ended(&self.row.storage);
                     return Some(vec![Item::Failed(failures::too_old(self.known, complete_after))]);
                 }
             }

@@ -7,6 +7,7 @@
 mod compile;
 mod conditions;
 mod declared;
+mod figures;
 mod input;
 mod matching;
 mod mutating;

@@ -1,6 +1,7 @@
 //! MutatingAdmissionPolicy: expressions that change the object, one policy after the other.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::{Cause, Failure, Reason, Row};
 use cel::{Budget, REQUEST_COST_MAX};
@@ -10,6 +11,7 @@ use serde_json::Value;
 use super::super::webhooks::matching::{self, Matcher};
 use super::compile::{Mutation, Policy};
 use super::conditions;
+use super::figures::{self, ErrorType};
 use super::input::{Input, Stopped};
 use super::params;
 use super::patch;
@@ -17,6 +19,7 @@ use super::permissions::Permissions;
 use super::policies::{Binding, Hook, Policies};
 use crate::admission::{Attributes, Stage, kind_of};
 use crate::cache::Cache;
+use crate::metrics::Text;
 use crate::server::ApiServer;
 use crate::verbs::typed::{self, Strictness};
 
@@ -24,6 +27,7 @@ const STAGE: &str = "MutatingAdmissionPolicy";
 
 pub struct MutatingAdmissionPolicy {
     policies: Policies,
+    figures: figures::Mutating,
 }
 
 /// A policy to be evaluated with a parameter.
@@ -43,7 +47,8 @@ struct Denial {
 impl MutatingAdmissionPolicy {
     pub fn new(cache: &Cache) -> MutatingAdmissionPolicy {
         let prefixes = ["/registry/mutatingadmissionpolicies/", "/registry/mutatingadmissionpolicybindings/"];
-        MutatingAdmissionPolicy { policies: Policies::new(cache, prefixes[0], prefixes[1]) }
+        let policies = Policies::new(cache, prefixes[0], prefixes[1]);
+        MutatingAdmissionPolicy { policies, figures: figures::Mutating::default() }
     }
 
     async fn dispatch(
@@ -75,7 +80,8 @@ impl MutatingAdmissionPolicy {
             if again && !attributes.reinvocation.of(STAGE).is_due(&id) {
                 continue;
             }
-            match one(server, attributes, invocation, &permissions, seen, old, namespace.as_ref()).await? {
+            let setting = Around { permissions: &permissions, namespace: namespace.as_ref(), figures: &self.figures };
+            match one(server, attributes, invocation, &setting, seen, old).await? {
                 Ok(None) => continue,
                 Ok(Some(changed)) if changed != *seen => {
                     attributes.reinvocation.of(STAGE).changed();
@@ -99,6 +105,10 @@ impl MutatingAdmissionPolicy {
 impl Stage for MutatingAdmissionPolicy {
     fn is_active(&self) -> bool {
         !self.policies.is_empty()
+    }
+
+    fn write_figures(&self, out: &mut Text) {
+        self.figures.write(out);
     }
 
     fn mutate<'a>(
@@ -182,16 +192,23 @@ async fn collect<'h>(
     Ok(invocations)
 }
 
+/// What stays the same for all invocations of a request.
+struct Around<'s> {
+    permissions: &'s Permissions<'s>,
+    namespace: Option<&'s Value>,
+    figures: &'s figures::Mutating,
+}
+
 /// The object as a policy makes it; `None` if its conditions do not hold. The inner error is the policy's.
 async fn one(
     server: &ApiServer,
     attributes: &Attributes<'_>,
     invocation: &Invocation<'_>,
-    permissions: &Permissions<'_>,
+    around: &Around<'_>,
     seen: &Value,
     old: Option<&Value>,
-    namespace: Option<&Value>,
 ) -> Result<Result<Option<Value>, String>, Failure> {
+    let Around { permissions, namespace, figures } = *around;
     let (policy, row, own) = (&*invocation.hook.policy, &invocation.row, attributes.row);
     let subresource = attributes.subresource;
     let old = super::shown(server, attributes, row, old).await?;
@@ -209,9 +226,13 @@ async fn one(
     }
     let mut failed = None;
     for mutation in &policy.mutations {
+        let began = Instant::now();
         let made = permissions.settle(server, || mutate(mutation, &setting.input(&object), &object, row, subresource));
         let made = made.await?;
-        match made.and_then(|made| completed(made, row, subresource)) {
+        let made = made.and_then(|made| completed(made, row, subresource));
+        let error = made.as_ref().err().map_or(ErrorType::None, |why| ErrorType::of(why));
+        figures.observe(&policy.name, &invocation.binding.name, error, began.elapsed());
+        match made {
             Ok(made) => object = made,
             // The others are evaluated all the same; the first failure counts.
             Err(why) => failed = failed.or(Some(why)),

@@ -1,6 +1,7 @@
 //! ValidatingAdmissionPolicy: expressions that must hold for an object to be taken.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use api::{Cause, Failure, Reason};
 use cel::{Budget, REQUEST_COST_MAX, Value as Cel};
@@ -10,12 +11,14 @@ use serde_json::{Value, json};
 use super::super::webhooks::matching::{self, Matcher};
 use super::compile::{Named, Policy, Validation};
 use super::conditions;
+use super::figures::{self, Action, ErrorType};
 use super::input::{Input, Stopped};
 use super::params;
 use super::permissions::Permissions;
 use super::policies::{Binding, Policies};
 use crate::admission::{Attributes, Stage};
 use crate::cache::Cache;
+use crate::metrics::Text;
 use crate::server::ApiServer;
 
 /// Messages that expressions make are dropped beyond this length (upstream:
@@ -27,6 +30,7 @@ const FAILURES_MAX: usize = 50;
 
 pub struct ValidatingAdmissionPolicy {
     policies: Policies,
+    figures: figures::Validating,
 }
 
 /// A validation that did not hold, or could not be evaluated.
@@ -35,15 +39,19 @@ struct Refusal {
     message: String,
     /// Empty for `Invalid`.
     reason: String,
+    error: ErrorType,
+    took: Duration,
 }
 
 /// What one policy with one parameter says.
 #[derive(Default)]
 struct Outcome {
     refusals: Vec<Refusal>,
+    /// Validations that failed, which the policy ignores.
+    ignored: Vec<(ErrorType, Duration)>,
     annotations: Vec<(String, String)>,
     /// Annotations that could not be evaluated: these deny, whatever the binding's actions are.
-    annotation_errors: Vec<String>,
+    annotation_errors: Vec<(String, Duration)>,
 }
 
 /// What a request gets from all policies.
@@ -56,7 +64,8 @@ struct Verdict {
 impl ValidatingAdmissionPolicy {
     pub fn new(cache: &Cache) -> ValidatingAdmissionPolicy {
         let prefixes = ["/registry/validatingadmissionpolicies/", "/registry/validatingadmissionpolicybindings/"];
-        ValidatingAdmissionPolicy { policies: Policies::new(cache, prefixes[0], prefixes[1]) }
+        let policies = Policies::new(cache, prefixes[0], prefixes[1]);
+        ValidatingAdmissionPolicy { policies, figures: figures::Validating::default() }
     }
 
     async fn dispatch(
@@ -123,6 +132,7 @@ impl ValidatingAdmissionPolicy {
                         validate(policy, &input)
                     });
                     let outcome = evaluated.await?;
+                    self.count(policy, binding, &outcome);
                     verdict.warn(policy, binding, &outcome, &mut attributes.warnings);
                     verdict.take(policy, binding, outcome, &mut annotations);
                 }
@@ -133,11 +143,27 @@ impl ValidatingAdmissionPolicy {
         }
         verdict.conclude(attributes)
     }
+
+    fn count(&self, policy: &Policy, binding: &Binding, outcome: &Outcome) {
+        let observe = |action, error, took| self.figures.observe(&policy.name, &binding.name, action, error, took);
+        outcome.ignored.iter().for_each(|(error, took)| observe(Action::Allow, *error, *took));
+        for refusal in &outcome.refusals {
+            let actions = binding.actions.iter().filter_map(|action| Action::parse(action));
+            actions.for_each(|action| observe(action, refusal.error, refusal.took));
+        }
+        for (why, took) in &outcome.annotation_errors {
+            observe(Action::Deny, ErrorType::of(why), *took);
+        }
+    }
 }
 
 impl Stage for ValidatingAdmissionPolicy {
     fn is_active(&self) -> bool {
         !self.policies.is_empty()
+    }
+
+    fn write_figures(&self, out: &mut Text) {
+        self.figures.write(out);
     }
 
     fn validate<'a>(
@@ -200,7 +226,7 @@ impl Verdict {
                 values.push(value);
             }
         }
-        for why in outcome.annotation_errors {
+        for (why, _) in outcome.annotation_errors {
             self.deny(denial(policy, Some(binding), &why), "");
         }
     }
@@ -237,17 +263,22 @@ fn denial(policy: &Policy, binding: Option<&Binding>, why: &str) -> String {
 /// All validations and annotations of a policy.
 fn validate(policy: &Policy, input: &Input<'_>) -> Outcome {
     let mut outcome = Outcome::default();
-    let failed = |message: String| Refusal { index: 0, message, reason: String::new() };
+    let mut began = Instant::now();
+    // From one to the next, so that one reading of the clock serves two.
+    let mut lap = || {
+        let now = Instant::now();
+        now - std::mem::replace(&mut began, now)
+    };
     if !policy.conditions.is_empty() {
         match conditions::hold(&policy.conditions, input) {
             Ok(true) => {}
             Ok(false) => return outcome,
-            Err(_) if policy.ignores_failures => return outcome,
             Err(why) => {
-                outcome.refusals.push(failed(why));
+                outcome.fail(policy, 0, why, lap());
                 return outcome;
             }
         }
+        lap();
     }
     let mut budget = Budget::new(REQUEST_COST_MAX);
     for (index, validation) in policy.validations.iter().enumerate() {
@@ -255,34 +286,43 @@ fn validate(policy: &Policy, input: &Input<'_>) -> Outcome {
             Ok(Cel::Bool(true)) => {}
             Ok(_) => match message(validation, input, &mut budget) {
                 Ok(message) => {
-                    outcome.refusals.push(Refusal { index, message, reason: validation.reason.clone() });
+                    let (reason, error) = (validation.reason.clone(), ErrorType::None);
+                    outcome.refusals.push(Refusal { index, message, reason, error, took: lap() });
                 }
-                Err(_) if policy.ignores_failures => {}
-                Err(why) => {
-                    outcome.refusals.push(Refusal { index, ..failed(format!("failed messageExpression: {why}")) })
-                }
+                Err(why) => outcome.fail(policy, index, format!("failed messageExpression: {why}"), lap()),
             },
             // What follows could not be evaluated either.
             Err(Stopped::Budget) => {
-                if policy.ignores_failures {
-                    return Outcome::default();
-                }
-                return Outcome { refusals: vec![failed(Stopped::Budget.text())], ..Outcome::default() };
+                let mut outcome = Outcome::default();
+                outcome.fail(policy, 0, Stopped::Budget.text(), lap());
+                return outcome;
             }
-            Err(Stopped::Failed(_)) if policy.ignores_failures => {}
-            Err(Stopped::Failed(why)) => outcome.refusals.push(Refusal { index, ..failed(why) }),
+            Err(Stopped::Failed(why)) => outcome.fail(policy, index, why, lap()),
         }
     }
+    lap();
     let mut budget = Budget::new(REQUEST_COST_MAX);
     for annotation in &policy.annotations {
         match annotate(annotation, input, &mut budget) {
             Ok(Some(value)) => outcome.annotations.push((annotation.name.clone(), value)),
             Ok(None) => {}
             Err(_) if policy.ignores_failures => {}
-            Err(why) => outcome.annotation_errors.push(why),
+            Err(why) => outcome.annotation_errors.push((why, lap())),
         }
     }
     outcome
+}
+
+impl Outcome {
+    /// A validation, or what comes before all of them, could not be evaluated.
+    fn fail(&mut self, policy: &Policy, index: usize, message: String, took: Duration) {
+        let error = ErrorType::of(&message);
+        if policy.ignores_failures {
+            self.ignored.push((error, took));
+        } else {
+            self.refusals.push(Refusal { index, message, reason: String::new(), error, took });
+        }
+    }
 }
 
 /// The message for a validation that does not hold: the expression's if it makes a good one, or the one written, or

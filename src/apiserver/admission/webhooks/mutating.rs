@@ -81,6 +81,10 @@ impl Stage for MutatingAdmissionWebhook {
         !self.hooks.is_empty()
     }
 
+    fn asks_others(&self) -> bool {
+        true
+    }
+
     fn mutate<'a>(
         &'a self,
         server: &'a ApiServer,

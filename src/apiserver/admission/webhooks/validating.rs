@@ -95,6 +95,10 @@ impl Stage for ValidatingAdmissionWebhook {
         !self.hooks.is_empty()
     }
 
+    fn asks_others(&self) -> bool {
+        true
+    }
+
     fn validate<'a>(
         &'a self,
         server: &'a ApiServer,
