@@ -19,7 +19,8 @@ use rustls::client::ResolvesClientCert;
 use rustls::server::ResolvesServerCert;
 
 pub use admission::{
-    AdmissionOptions, EventLimit, EventLimitKind, ImagePolicy, Labels, NodeSelectors, PodSecurityOptions, Tolerations,
+    AdmissionOptions, EventLimit, EventLimitKind, ImagePolicy, Labels, LimitedResource, NodeSelectors,
+    PodSecurityOptions, Tolerations,
 };
 pub(crate) use admission::{PLUGINS, node_labels};
 pub use aggregation::{AggregationOptions, ProxyClientFiles};

@@ -82,6 +82,8 @@ pub async fn handle(server: ApiServer, peer: Peer, remote: IpAddr, mut request: 
             respond::failure(&failures::panicked(), Media::Json)
         }
     };
+    // What was said of a stream, or before somebody refused.
+    respond::warn(&mut response, &seen.notes.take_warnings());
     if pretty && !seen.lasts && !seen.foreign {
         response = pretty::indented(response);
     }
@@ -211,7 +213,7 @@ async fn proceed(
 
     // Then do it. A watch takes its turn until it is open.
     let answered = match place {
-        Some(place) => long_running(server, &user, asked, request, place, figures).await,
+        Some(place) => long_running(server, &user, asked, request, place, &seen.notes, figures).await,
         None => {
             let limit = server.limits().request_max;
             let answered = short(server, &user, asked, request, &seen.notes, seen.recording.as_ref());
@@ -496,12 +498,13 @@ async fn long_running(
     asked: Asked,
     request: Request<Incoming>,
     place: Place,
+    notes: &Notes,
     figures: RequestSet,
 ) -> Result<Response<Body>, Failure> {
     let Some((target, call)) = asked.resource else { return Err(failures::no_such_path()) };
     if call.verb != Verb::Watch {
         server.row(&call)?;
-        return node::stream(server, user, &target, &call, request, place).await;
+        return node::stream(server, user, &target, &call, request, place, notes).await;
     }
     let mut allowed = call.clone();
     allowed.subresource = None;

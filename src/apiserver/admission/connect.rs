@@ -14,20 +14,20 @@ use crate::server::ApiServer;
 
 type Parameters<'a> = [(Cow<'a, str>, Cow<'a, str>)];
 
-/// Asks whether the stream may be opened. Logs are read and not connected to.
+/// Asks whether the stream may be opened. What is said besides stands in the notes. Logs are read and not connected to.
 pub async fn admit(
     server: &ApiServer,
     user: &Identity,
     asked: &Target,
     call: &Call,
     parameters: &Parameters<'_>,
+    notes: &Notes,
 ) -> Result<(), Failure> {
     let subresource = call.subresource.as_deref().filter(|name| *name != "log");
     let (Some(subresource), true) = (subresource, server.admission().is_configured(server)) else { return Ok(()) };
     let row = server.row(call)?;
     let [_, _, kind] = kind_of(&row, Some(subresource));
     let mut object = options(kind, &format!("/{}", asked.rest), parameters);
-    let notes = Notes::default();
     let mut attributes = Attributes {
         user,
         operation: Operation::Connect,
@@ -41,7 +41,7 @@ pub async fn admit(
         warnings: Vec::new(),
         annotations: Vec::new(),
         reinvocation: Reinvocation::default(),
-        notes: &notes,
+        notes,
     };
     server.admission().mutate(server, &mut attributes, Some(&mut object), None).await?;
     server.admission().validate(server, &mut attributes, Some(&object), None).await

@@ -11,8 +11,7 @@ mod attributes;
 mod certificates;
 mod claim_resize;
 pub mod connect;
-mod default_ingress_class;
-mod default_storage_class;
+mod default_class;
 mod default_toleration_seconds;
 mod deny_external_ips;
 mod event_rate_limit;
@@ -43,6 +42,7 @@ mod taint_nodes;
 mod tolerations;
 mod webhooks;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,8 @@ use crate::config::{AdmissionOptions, Error, PLUGINS};
 use crate::failures;
 use crate::metrics::Text;
 use crate::server::ApiServer;
-use crate::webhook::Caller;
+use crate::webhook::{Caller, Credentials};
+use default_class::DefaultClass;
 use figures::{Part, Step};
 
 /// One admission plugin.
@@ -163,12 +164,17 @@ impl Admission {
         }
         let webhook_figures = Arc::new(webhooks::Figures::default());
         let figures = || webhook_figures.clone();
+        let [mutating, validating] = &options.webhook_credentials;
+        let mutating = webhooks::MutatingAdmissionWebhook::new(cached, credentials(mutating.as_deref())?, figures());
+        let validating =
+            webhooks::ValidatingAdmissionWebhook::new(cached, credentials(validating.as_deref())?, figures());
+        let limited = options.limited_resources.clone();
         let all: Vec<(&'static str, Box<dyn Stage>)> = vec![
             ("MutatingAdmissionPolicy", Box::new(policy::MutatingAdmissionPolicy::new(cached))),
-            ("MutatingAdmissionWebhook", Box::new(webhooks::MutatingAdmissionWebhook::new(cached, figures()))),
+            ("MutatingAdmissionWebhook", Box::new(mutating)),
             ("ValidatingAdmissionPolicy", Box::new(policy::ValidatingAdmissionPolicy::new(cached))),
-            ("ValidatingAdmissionWebhook", Box::new(webhooks::ValidatingAdmissionWebhook::new(cached, figures()))),
-            ("ResourceQuota", Box::new(resource_quota::ResourceQuota::new(cached))),
+            ("ValidatingAdmissionWebhook", Box::new(validating)),
+            ("ResourceQuota", Box::new(resource_quota::ResourceQuota::new(cached, limited))),
             ("AlwaysDeny", Box::new(always_deny::AlwaysDeny)),
         ];
         let stages = all.into_iter().filter(|(name, _)| options.is_on(name));
@@ -347,6 +353,14 @@ fn count(stage: &Part<Box<dyn Stage>>, step: Step, attributes: &Attributes<'_>, 
     }
 }
 
+/// The users of a kubeconfig, for the webhooks.
+fn credentials(path: Option<&Path>) -> Result<Option<Credentials>, Error> {
+    let read = |path: &Path| {
+        Credentials::from_kubeconfig(path).map_err(|source| Error::Webhook { path: path.to_owned(), source })
+    };
+    path.map(read).transpose()
+}
+
 /// The plugin of a name; `None` for those that are stages, and for those that have nothing to do here.
 fn plugin(
     name: &str,
@@ -382,7 +396,7 @@ fn plugin(
         }
         "EventRateLimit" => Box::new(event_rate_limit::EventRateLimit::new(&options.event_limits)),
         "ExtendedResourceToleration" => Box::new(extended_resource_toleration::ExtendedResourceToleration),
-        "DefaultStorageClass" => Box::new(default_storage_class::DefaultStorageClass::new(cache)),
+        "DefaultStorageClass" => Box::new(DefaultClass::new(cache, default_class::STORAGE)),
         "StorageObjectInUseProtection" => Box::new(storage_in_use_protection::StorageObjectInUseProtection),
         "OwnerReferencesPermissionEnforcement" => Box::new(owner_references::OwnerReferencesPermissionEnforcement),
         "PersistentVolumeClaimResize" => Box::new(claim_resize::PersistentVolumeClaimResize::new(cache)),
@@ -391,7 +405,7 @@ fn plugin(
         "CertificateSigning" => Box::new(certificates::CertificateSigning),
         "ClusterTrustBundleAttest" => Box::new(certificates::ClusterTrustBundleAttest),
         "CertificateSubjectRestriction" => Box::new(certificates::CertificateSubjectRestriction),
-        "DefaultIngressClass" => Box::new(default_ingress_class::DefaultIngressClass::new(cache)),
+        "DefaultIngressClass" => Box::new(DefaultClass::new(cache, default_class::INGRESS)),
         "DenyServiceExternalIPs" => Box::new(deny_external_ips::DenyServiceExternalIps),
         "PodTopologyLabels" => Box::new(pod_topology_labels::PodTopologyLabels::new(cache)),
         "NodeDeclaredFeatureValidator" => Box::new(node_declared_features::NodeDeclaredFeatureValidator::new(cache)),

@@ -67,19 +67,6 @@ impl<T> Objects<T> {
     }
 }
 
-/// What the classes have in common of which one is the default: storage, ingress.
-pub struct Class {
-    pub name: String,
-    pub created: String,
-    pub is_default: bool,
-}
-
-/// The newest default class, and of those that are equally old the first by name.
-pub fn default_class(classes: &Objects<Class>) -> Option<Arc<Class>> {
-    let defaults = classes.all(None).into_iter().filter(|class| class.is_default);
-    defaults.max_by(|a, b| a.created.cmp(&b.created).then_with(|| b.name.cmp(&a.name)))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -5,11 +5,13 @@
 //! for all, in their order, and writes each quota once. What is charged and then not written comes back with the
 //! controller's count.
 
+mod limited;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::quota::{Amounts, Ask, Evaluator, Quota, check, to_map};
-use api::{Call, Failure, Fields, Resource, Verb};
+use api::{Call, Failure, Fields, Reason, Resource, Verb};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -18,8 +20,10 @@ use tokio::sync::oneshot;
 use super::objects::Objects;
 use super::{Attributes, Operation, Stage};
 use crate::cache::{Cache, Stored};
+use crate::config::LimitedResource;
 use crate::identity::Identity;
 use crate::server::ApiServer;
+use limited::{Limits, Uncovered};
 
 const PREFIX: &str = "/registry/resourcequotas/";
 /// Times that quotas are charged anew when somebody else changes them in between (upstream: 3 after the first).
@@ -29,6 +33,7 @@ const ASKS_MAX: usize = 3;
 
 pub struct ResourceQuota {
     quotas: Objects<Quota>,
+    limited: Vec<LimitedResource>,
     queues: Mutex<HashMap<String, Arc<Queue>>>,
 }
 
@@ -41,6 +46,7 @@ struct Queue {
 
 struct Waiter {
     ask: Ask,
+    limits: Limits,
     dry_run: bool,
     answer: oneshot::Sender<Result<(), Refused>>,
 }
@@ -60,8 +66,8 @@ struct Current {
 }
 
 impl ResourceQuota {
-    pub fn new(cache: &Cache) -> ResourceQuota {
-        ResourceQuota { quotas: Objects::new(cache, PREFIX, Quota::read), queues: Mutex::default() }
+    pub fn new(cache: &Cache, limited: Vec<LimitedResource>) -> ResourceQuota {
+        ResourceQuota { quotas: Objects::new(cache, PREFIX, Quota::read), limited, queues: Mutex::default() }
     }
 
     async fn admit(
@@ -79,7 +85,8 @@ impl ResourceQuota {
         };
         let resource = &attributes.row.resource;
         let quotas = self.quotas.all(Some(attributes.namespace));
-        let Some(evaluator) = Evaluator::of_resource(resource).filter(|_| !quotas.is_empty()) else { return Ok(()) };
+        let idle = quotas.is_empty() && self.limited.is_empty();
+        let Some(evaluator) = Evaluator::of_resource(resource).filter(|_| !idle) else { return Ok(()) };
         if !evaluator.handles(attributes.subresource, object, old) {
             return Ok(());
         }
@@ -90,10 +97,11 @@ impl ResourceQuota {
             is_status: attributes.subresource == Some("status"),
             evaluator,
         };
-        if !quotas.iter().any(|quota| ask.concerns(quota)) {
+        let limits = Limits::of(&self.limited, resource, &ask.new);
+        if limits.is_empty() && !quotas.iter().any(|quota| ask.concerns(quota)) {
             return Ok(());
         }
-        match self.charge(server, attributes.namespace, &ask, attributes.dry_run).await {
+        match self.charge(server, attributes.namespace, &ask, &limits, attributes.dry_run).await {
             Ok(()) => Ok(()),
             Err(Refused::Quota(why)) => Err(attributes.refuse(why)),
             Err(Refused::Failed(failure)) => Err(failure),
@@ -101,12 +109,19 @@ impl ResourceQuota {
     }
 
     /// Waits for its turn, and for the decision.
-    async fn charge(&self, server: &ApiServer, namespace: &str, ask: &Ask, dry_run: bool) -> Result<(), Refused> {
+    async fn charge(
+        &self,
+        server: &ApiServer,
+        namespace: &str,
+        ask: &Ask,
+        limits: &Limits,
+        dry_run: bool,
+    ) -> Result<(), Refused> {
         let queue = self.queues.lock().entry(namespace.to_owned()).or_default().clone();
         let mut decided = None;
         for _ in 0..ASKS_MAX {
             let (answer, mut answered) = oneshot::channel();
-            queue.waiting.lock().push(Waiter { ask: ask.clone(), dry_run, answer });
+            queue.waiting.lock().push(Waiter { ask: ask.clone(), limits: limits.clone(), dry_run, answer });
             let turn = queue.turn.lock().await;
             // Whoever had the turn may have decided for us.
             decided = answered.try_recv().ok();
@@ -180,8 +195,8 @@ fn decide(current: &mut [Current], waiting: Vec<Waiter>) -> Vec<Waiter> {
     let mut open = Vec::new();
     let mut quotas: Vec<Quota> = current.iter().map(|one| one.quota.clone()).collect();
     for waiter in waiting {
-        match check(&quotas, &waiter.ask) {
-            Err(why) => answer(vec![waiter], &Err(Refused::Quota(why))),
+        match charged(&quotas, &waiter) {
+            Err(refused) => answer(vec![waiter], &Err(refused)),
             Ok(_) if waiter.dry_run => answer(vec![waiter], &Ok(())),
             Ok(charged) if charged.is_empty() => answer(vec![waiter], &Ok(())),
             Ok(charged) => {
@@ -198,6 +213,23 @@ fn decide(current: &mut [Current], waiting: Vec<Waiter>) -> Vec<Waiter> {
         one.quota = quota;
     }
     open
+}
+
+/// What quotas have used with a request, where that is more than before.
+fn charged(quotas: &[Quota], waiter: &Waiter) -> Result<Vec<(usize, Amounts)>, Refused> {
+    let charged = check(quotas, &waiter.ask);
+    // Upstream looks for what is not covered before it looks for what is too much, and after all else.
+    if let Err(why) = &charged
+        && !why.starts_with("exceeded quota:")
+    {
+        return Err(Refused::Quota(why.clone()));
+    }
+    match waiter.limits.check(quotas, &waiter.ask) {
+        Err(Uncovered::Names(why)) => Err(Refused::Quota(why)),
+        // Upstream passes this one on as an error that nobody expected.
+        Err(Uncovered::Scopes(why)) => Err(Refused::Failed(Failure::new(Reason::Unknown, why))),
+        Ok(()) => charged.map_err(Refused::Quota),
+    }
 }
 
 fn answer(waiters: Vec<Waiter>, said: &Result<(), Refused>) {
@@ -224,7 +256,7 @@ async fn write(server: &ApiServer, namespace: &str, current: &Current) -> Result
 
 impl Stage for ResourceQuota {
     fn is_active(&self) -> bool {
-        !self.quotas.is_empty()
+        !self.quotas.is_empty() || !self.limited.is_empty()
     }
 
     fn validate<'a>(
@@ -240,7 +272,6 @@ impl Stage for ResourceQuota {
 
 #[cfg(test)]
 mod tests {
-    use api::Reason;
     use serde_json::json;
 
     use super::*;
@@ -298,5 +329,22 @@ mod tests {
         again.body = Some(map("b"));
         assert!(t.call(again).await.unwrap_err().message.contains("exceeded quota: q"));
         assert_eq!(t.get("", "resourcequotas/q").await.unwrap()["status"]["used"]["configmaps"], "1");
+    }
+
+    #[tokio::test]
+    async fn what_is_limited_is_not_used_without_a_quota() {
+        let limited = LimitedResource {
+            group: String::new(),
+            plural: "configmaps".to_owned(),
+            contains: vec!["count/configmaps".to_owned()],
+            scopes: Vec::new(),
+        };
+        let t = Fixture::with(|config| config.admission.limited_resources = vec![limited]).await;
+        let refused = t.create("", "configmaps", map("a")).await.unwrap_err();
+        assert_eq!(refused.reason, Reason::Forbidden);
+        assert!(refused.message.ends_with("insufficient quota to consume: count/configmaps"), "{refused}");
+        quota(&t, "q", json!({"count/configmaps": "1"})).await;
+        t.create("", "configmaps", map("a")).await.unwrap();
+        assert!(t.create("", "configmaps", map("b")).await.unwrap_err().message.contains("exceeded quota: q"));
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use api::podsecurity::Policy;
+use api::quota::Scope;
 use serde_json::Value;
 
 /// All plugins, in the order in which upstream asks them. AlwaysAdmit does nothing; PodGroupProtection,
@@ -84,6 +85,20 @@ pub struct AdmissionOptions {
     pub tolerations: Tolerations,
     pub event_limits: Vec<EventLimit>,
     pub image_policy: Option<ImagePolicy>,
+    pub limited_resources: Vec<LimitedResource>,
+    /// Kubeconfigs with what is shown to mutating and to validating webhooks.
+    pub webhook_credentials: [Option<PathBuf>; 2],
+}
+
+/// What nobody uses without a quota that covers it (upstream: `LimitedResource` of `ResourceQuotaConfiguration`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitedResource {
+    pub group: String,
+    pub plural: String,
+    /// Parts of the names under which quotas count it.
+    pub contains: Vec<String>,
+    /// Objects in one of these scopes need a quota with that scope.
+    pub scopes: Vec<Scope>,
 }
 
 pub type Labels = BTreeMap<String, String>;
@@ -190,6 +205,8 @@ impl Default for AdmissionOptions {
             tolerations: Tolerations::default(),
             event_limits: Vec::new(),
             image_policy: None,
+            limited_resources: Vec::new(),
+            webhook_credentials: [None, None],
         }
     }
 }

@@ -4,6 +4,10 @@ mod event_limits;
 mod image_policy;
 mod pod_security;
 mod pods;
+mod quota;
+mod webhooks;
+
+use std::path::Path;
 
 use api::Fields;
 use serde::Deserialize;
@@ -75,11 +79,20 @@ struct PluginConfiguration {
 }
 
 fn config_file(options: &mut AdmissionOptions, path: &str) -> Result<(), String> {
-    let read = |path: &std::path::Path| {
+    let read = |path: &Path| {
         std::fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))
     };
-    let path = std::path::Path::new(path);
-    let file: Value = serde_saphyr::from_str(&read(path)?).map_err(|error| error.to_string())?;
+    let path = Path::new(path);
+    config_text(options, &read(path)?, |name| read(&path.parent().unwrap_or(path).join(name)))
+}
+
+/// The text of such a file; `beside` reads one that stands beside it.
+pub fn config_text(
+    options: &mut AdmissionOptions,
+    text: &str,
+    beside: impl Fn(&str) -> Result<String, String>,
+) -> Result<(), String> {
+    let file: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
     if let Some(done) = old_file(options, &file) {
         return done;
     }
@@ -93,10 +106,7 @@ fn config_file(options: &mut AdmissionOptions, path: &str) -> Result<(), String>
         let configuration = match plugin.configuration {
             Some(configuration) => configuration,
             None if plugin.path.is_empty() => continue,
-            None => {
-                let beside = path.parent().unwrap_or(path).join(&plugin.path);
-                serde_saphyr::from_str(&read(&beside)?).map_err(|error| error.to_string())?
-            }
+            None => serde_saphyr::from_str(&beside(&plugin.path)?).map_err(|error| error.to_string())?,
         };
         match plugin.name.as_str() {
             "PodSecurity" => options.pod_security = pod_security::read(configuration)?,
@@ -104,6 +114,9 @@ fn config_file(options: &mut AdmissionOptions, path: &str) -> Result<(), String>
             "PodTolerationRestriction" => options.tolerations = pods::tolerations(configuration)?,
             "EventRateLimit" => options.event_limits = event_limits::read(configuration)?,
             "ImagePolicyWebhook" => options.image_policy = Some(image_policy::read(configuration)?),
+            "ResourceQuota" => options.limited_resources = quota::read(configuration)?,
+            "MutatingAdmissionWebhook" => options.webhook_credentials[0] = webhooks::read(configuration)?,
+            "ValidatingAdmissionWebhook" => options.webhook_credentials[1] = webhooks::read(configuration)?,
             name => return Err(format!("the plugin {name:?} takes no configuration")),
         }
     }

@@ -21,11 +21,12 @@ use crate::flowcontrol::Place;
 use crate::http::body::Body;
 use crate::http::respond;
 use crate::identity::Identity;
+use crate::notes::Notes;
 use crate::request::{self, Target};
 use crate::server::ApiServer;
 use target::{ContainerQuery, Endpoint};
 
-/// Answers a request for a stream.
+/// Answers a request for a stream. What admission says besides stands in the notes.
 pub async fn stream(
     server: &ApiServer,
     user: &Identity,
@@ -33,9 +34,10 @@ pub async fn stream(
     call: &Call,
     request: Request<Incoming>,
     place: Place,
+    notes: &Notes,
 ) -> Result<Response<Body>, Failure> {
     let query = request.uri().query().unwrap_or_default().to_owned();
-    connect::admit(server, user, asked, call, &request::query(&query)).await?;
+    connect::admit(server, user, asked, call, &request::query(&query), notes).await?;
     let name = call.name.as_deref().unwrap_or_default();
     let namespace = call.namespace.as_deref().unwrap_or_default();
     match (call.resource.plural.as_ref(), call.subresource.as_deref().unwrap_or_default()) {

@@ -18,6 +18,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::connect::Connector;
+use super::credentials::Credentials;
 use super::error::Cause;
 use super::resolve::Resolver;
 
@@ -108,10 +109,8 @@ pub(super) struct Parts {
     pub token: Option<Token>,
 }
 
-impl Endpoint {
-    /// From a `WebhookClientConfig` as it stands in webhook configurations and CustomResourceDefinitions: `url`, or
-    /// `service` with `namespace`, `name`, `path` and `port`, and `caBundle` in base64.
-    pub fn from_client_config(config: &Value) -> Result<Endpoint, EndpointError> {
+impl Parts {
+    fn of_client_config(config: &Value) -> Result<Parts, EndpointError> {
         let trust = match config.text("caBundle") {
             "" => Trust::System,
             bundle => {
@@ -120,13 +119,47 @@ impl Endpoint {
         };
         if let Some(service) = config.at("service") {
             let port = service.int("port").and_then(|port| u16::try_from(port).ok()).unwrap_or(HTTPS_PORT);
-            let (namespace, name) = (service.text("namespace"), service.text("name"));
-            return Endpoint::service(namespace, name, port, service.text("path"), trust, None);
+            return Ok(Parts::service(
+                service.text("namespace"),
+                service.text("name"),
+                port,
+                service.text("path"),
+                trust,
+            ));
         }
         match config.text("url") {
             "" => Err(EndpointError::Nowhere),
-            url => Endpoint::url(url, trust),
+            url => Parts::url(url, trust),
         }
+    }
+
+    fn service(namespace: &str, name: &str, port: u16, path: &str, trust: Trust) -> Parts {
+        let place = Place::Service { namespace: namespace.to_owned(), name: name.to_owned(), port };
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Parts { place, path, encrypted: true, trust, server_name: None, certificate: None, token: None }
+    }
+
+    fn url(url: &str, trust: Trust) -> Result<Parts, EndpointError> {
+        let (place, path, encrypted) = split(url)?;
+        Ok(Parts { place, path, encrypted, trust, server_name: None, certificate: None, token: None })
+    }
+}
+
+impl Endpoint {
+    /// From a `WebhookClientConfig` as it stands in webhook configurations and CustomResourceDefinitions: `url`, or
+    /// `service` with `namespace`, `name`, `path` and `port`, and `caBundle` in base64.
+    pub fn from_client_config(config: &Value) -> Result<Endpoint, EndpointError> {
+        Endpoint::new(Parts::of_client_config(config)?)
+    }
+
+    /// The same, where the API server shows itself with what it has for that place.
+    pub fn from_client_config_with(config: &Value, credentials: &Credentials) -> Result<Endpoint, EndpointError> {
+        let parts = Parts::of_client_config(config)?;
+        let (certificate, token) = match &parts.place {
+            Place::Host { host, port, .. } => credentials.login(host, *port)?,
+            Place::Service { namespace, name, port } => credentials.login(&format!("{name}.{namespace}.svc"), *port)?,
+        };
+        Endpoint::new(Parts { certificate, token, ..parts })
     }
 
     /// A Service's port, over HTTPS. The certificate must be for `<name>.<namespace>.svc`.
@@ -138,15 +171,12 @@ impl Endpoint {
         trust: Trust,
         certificate: Option<ClientCertificate>,
     ) -> Result<Endpoint, EndpointError> {
-        let place = Place::Service { namespace: namespace.to_owned(), name: name.to_owned(), port };
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Endpoint::new(Parts { place, path, encrypted: true, trust, server_name: None, certificate, token: None })
+        Endpoint::new(Parts { certificate, ..Parts::service(namespace, name, port, path, trust) })
     }
 
     /// A URL.
     pub fn url(url: &str, trust: Trust) -> Result<Endpoint, EndpointError> {
-        let (place, path, encrypted) = split(url)?;
-        Endpoint::new(Parts { place, path, encrypted, trust, server_name: None, certificate: None, token: None })
+        Endpoint::new(Parts::url(url, trust)?)
     }
 
     pub(super) fn new(parts: Parts) -> Result<Endpoint, EndpointError> {

@@ -17,15 +17,15 @@ use tokio::sync::Mutex;
 use super::endpoint::{self, ClientCertificate, Endpoint, EndpointError, Parts, Token};
 
 #[derive(Deserialize)]
-struct Config {
+pub(super) struct Config {
     #[serde(default, rename = "current-context")]
-    current_context: String,
+    pub current_context: String,
     #[serde(default)]
     clusters: Vec<NamedCluster>,
     #[serde(default)]
-    contexts: Vec<NamedContext>,
+    pub contexts: Vec<NamedContext>,
     #[serde(default)]
-    users: Vec<NamedUser>,
+    pub users: Vec<NamedUser>,
 }
 
 #[derive(Deserialize)]
@@ -35,15 +35,15 @@ struct NamedCluster {
 }
 
 #[derive(Deserialize)]
-struct NamedContext {
-    name: String,
-    context: Context,
+pub(super) struct NamedContext {
+    pub name: String,
+    pub context: Context,
 }
 
 #[derive(Deserialize)]
-struct NamedUser {
-    name: String,
-    user: User,
+pub(super) struct NamedUser {
+    pub name: String,
+    pub user: User,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -58,14 +58,14 @@ struct Cluster {
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Context {
+pub(super) struct Context {
     cluster: String,
-    user: String,
+    pub user: String,
 }
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
-struct User {
+pub(super) struct User {
     client_certificate: Option<PathBuf>,
     client_certificate_data: Option<String>,
     client_key: Option<PathBuf>,
@@ -79,17 +79,30 @@ struct User {
     others: BTreeMap<String, serde_json::Value>,
 }
 
+/// Reads a file.
+pub(super) fn read(path: &Path) -> Result<Config, EndpointError> {
+    let text = std::fs::read_to_string(path).map_err(|error| broken("file", format!("{path:?}: {error}")))?;
+    parse(&text)
+}
+
+pub(super) fn parse(text: &str) -> Result<Config, EndpointError> {
+    serde_saphyr::from_str(text).map_err(|error| broken("text", error.to_string()))
+}
+
 impl Endpoint {
     /// The server of the current context, with the credentials of its user. Paths in the file are relative to it.
     /// Reads files: for the start of a server.
     pub fn from_kubeconfig(path: &Path) -> Result<Endpoint, EndpointError> {
-        let text = std::fs::read_to_string(path).map_err(|error| broken("file", format!("{path:?}: {error}")))?;
-        from_text(&text, path.parent().unwrap_or(Path::new(".")))
+        endpoint_of(&read(path)?, path.parent().unwrap_or(Path::new(".")))
     }
 }
 
+#[cfg(test)]
 fn from_text(text: &str, base: &Path) -> Result<Endpoint, EndpointError> {
-    let config: Config = serde_saphyr::from_str(text).map_err(|error| broken("text", error.to_string()))?;
+    endpoint_of(&parse(text)?, base)
+}
+
+fn endpoint_of(config: &Config, base: &Path) -> Result<Endpoint, EndpointError> {
     let context = if config.current_context.is_empty() {
         config.contexts.first()
     } else {
@@ -104,9 +117,7 @@ fn from_text(text: &str, base: &Path) -> Result<Endpoint, EndpointError> {
         None if context.user.is_empty() => User::default(),
         None => return Err(broken("user", format!("{:?} is not there", context.user))),
     };
-    if let Some(plugin) = user.others.keys().find(|key| matches!(key.as_str(), "exec" | "auth-provider")) {
-        return Err(broken("user", format!("{plugin} is not supported")));
-    }
+    check(&user)?;
     let (place, path, encrypted) = endpoint::split(&cluster.server)?;
     let bundle = data(
         "certificate-authority",
@@ -124,7 +135,15 @@ fn from_text(text: &str, base: &Path) -> Result<Endpoint, EndpointError> {
     Endpoint::new(Parts { place, path, encrypted, trust, server_name, certificate, token: token(&user, base)? })
 }
 
-fn certificate(user: &User, base: &Path) -> Result<Option<ClientCertificate>, EndpointError> {
+/// Refuses what is not supported.
+pub(super) fn check(user: &User) -> Result<(), EndpointError> {
+    match user.others.keys().find(|key| matches!(key.as_str(), "exec" | "auth-provider")) {
+        Some(plugin) => Err(broken("user", format!("{plugin} is not supported"))),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn certificate(user: &User, base: &Path) -> Result<Option<ClientCertificate>, EndpointError> {
     let certificate = user.client_certificate_data.as_deref();
     let certificate = data("client-certificate", base, certificate, user.client_certificate.as_deref())?;
     let key = data("client-key", base, user.client_key_data.as_deref(), user.client_key.as_deref())?;
@@ -139,7 +158,7 @@ fn certificate(user: &User, base: &Path) -> Result<Option<ClientCertificate>, En
     Ok(Some(ClientCertificate::new(&issued.cert_pem, Arc::new(live))))
 }
 
-fn token(user: &User, base: &Path) -> Result<Option<Token>, EndpointError> {
+pub(super) fn token(user: &User, base: &Path) -> Result<Option<Token>, EndpointError> {
     if let Some(path) = &user.token_file {
         return Ok(Some(Token::File { path: base.join(path), read: Mutex::new(None) }));
     }

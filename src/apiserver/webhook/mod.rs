@@ -9,6 +9,7 @@
 //! Bounds: kept clients, idle connections of each, calls under way, an answer's size. Limitation: no HTTP proxies.
 
 mod connect;
+mod credentials;
 mod endpoint;
 mod error;
 mod kubeconfig;
@@ -31,6 +32,7 @@ use tokio::sync::Semaphore;
 
 use connect::Connector;
 pub use connect::{Stream, dial, secure};
+pub use credentials::Credentials;
 pub use endpoint::{ClientCertificate, Endpoint, EndpointError};
 pub use error::{CallError, Cause};
 pub use resolve::{PortName, Resolver};

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::admission::policy::Conditions;
 use crate::cache::{Cache, ResourceCache};
-use crate::webhook::{Endpoint, EndpointError};
+use crate::webhook::{Credentials, Endpoint, EndpointError};
 
 /// What a hook gets that says nothing (upstream's default in v1).
 const TIMEOUT_SECONDS: i64 = 10;
@@ -62,6 +62,7 @@ pub enum Scope {
 /// All hooks of one kind of configuration, in the order in which they are asked: by the configurations' names.
 pub struct Hooks {
     configurations: Option<Arc<ResourceCache>>,
+    credentials: Option<Credentials>,
     compiled: ArcSwap<Compiled>,
     compiling: Mutex<()>,
 }
@@ -73,9 +74,10 @@ struct Compiled {
 
 impl Hooks {
     /// `prefix` is the configurations', such as `/registry/mutatingwebhookconfigurations/`.
-    pub fn new(cache: &Cache, prefix: &str) -> Hooks {
+    pub fn new(cache: &Cache, prefix: &str, credentials: Option<Credentials>) -> Hooks {
         Hooks {
             configurations: cache.resource(prefix.as_bytes()),
+            credentials,
             compiled: ArcSwap::from_pointee(Compiled { revision: None, hooks: Arc::new([]) }),
             compiling: Mutex::new(()),
         }
@@ -97,7 +99,7 @@ impl Hooks {
         let mut hooks = Vec::new();
         for stored in &snapshot.objects {
             match serde_json::from_slice(&stored.value) {
-                Ok(configuration) => hooks.extend(compile(&configuration)),
+                Ok(configuration) => hooks.extend(compile(&configuration, self.credentials.as_ref())),
                 Err(error) => tracing::error!(name = stored.name(), %error, "a webhook configuration is no JSON"),
             }
         }
@@ -116,13 +118,13 @@ impl Hooks {
 }
 
 /// The hooks of one configuration.
-pub fn compile(configuration: &Value) -> Vec<Hook> {
+fn compile(configuration: &Value, credentials: Option<&Credentials>) -> Vec<Hook> {
     let configuration_name = configuration.part("metadata").text("name");
     let hooks = configuration.list("webhooks").iter().enumerate();
-    hooks.map(|(index, hook)| compile_hook(configuration_name, index, hook)).collect()
+    hooks.map(|(index, hook)| compile_hook(configuration_name, index, hook, credentials)).collect()
 }
 
-fn compile_hook(configuration: &str, index: usize, hook: &Value) -> Hook {
+fn compile_hook(configuration: &str, index: usize, hook: &Value, credentials: Option<&Credentials>) -> Hook {
     let name = hook.text("name");
     // What cannot be read was refused when it was written; should it be there all the same, it selects nothing.
     let selector = |field| match hook.at(field) {
@@ -130,7 +132,11 @@ fn compile_hook(configuration: &str, index: usize, hook: &Value) -> Hook {
         None => LabelSelector::everything(),
     };
     let seconds = hook.int("timeoutSeconds").unwrap_or(TIMEOUT_SECONDS).clamp(1, TIMEOUT_SECONDS_MAX);
-    let endpoint = Endpoint::from_client_config(hook.part("clientConfig"));
+    let client = hook.part("clientConfig");
+    let endpoint = match credentials {
+        Some(credentials) => Endpoint::from_client_config_with(client, credentials),
+        None => Endpoint::from_client_config(client),
+    };
     Hook {
         id: format!("{configuration}/{name}/{index}"),
         configuration: configuration.to_owned(),

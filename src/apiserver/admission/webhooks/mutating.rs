@@ -17,6 +17,7 @@ use crate::cache::Cache;
 use crate::notes::Annotation;
 use crate::server::ApiServer;
 use crate::verbs::typed::{self, Strictness};
+use crate::webhook::Credentials;
 
 const STAGE: &str = "MutatingAdmissionWebhook";
 
@@ -26,8 +27,9 @@ pub struct MutatingAdmissionWebhook {
 }
 
 impl MutatingAdmissionWebhook {
-    pub fn new(cache: &Cache, figures: Arc<Figures>) -> MutatingAdmissionWebhook {
-        MutatingAdmissionWebhook { hooks: Hooks::new(cache, "/registry/mutatingwebhookconfigurations/"), figures }
+    pub fn new(cache: &Cache, credentials: Option<Credentials>, figures: Arc<Figures>) -> MutatingAdmissionWebhook {
+        let hooks = Hooks::new(cache, "/registry/mutatingwebhookconfigurations/", credentials);
+        MutatingAdmissionWebhook { hooks, figures }
     }
 
     async fn dispatch(

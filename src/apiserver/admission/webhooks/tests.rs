@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::admission::connect;
+use crate::notes::Notes;
 use crate::request::{Target, query};
 use crate::testing::Fixture;
 use crate::webhook::testing::{Program, answer};
@@ -227,7 +228,8 @@ async fn subresources_and_streams_are_admitted_as_what_they_are() {
     let mut call = Call::new(Verb::Create, Resource::new("", "v1", "pods"));
     (call.namespace, call.name, call.subresource) = (Some("default".into()), Some("p".into()), Some("exec".into()));
     let parameters = query("command=ls&stdout=true");
-    let refused = connect::admit(&fixture.server, &fixture.admin, &Target::default(), &call, &parameters).await;
+    let notes = Notes::default();
+    let refused = connect::admit(&fixture.server, &fixture.admin, &Target::default(), &call, &parameters, &notes).await;
     assert!(refused.unwrap_err().message.starts_with("admission webhook \"v.example.com\" denied"));
     let asked = hooks.last();
     assert_eq!((&asked["operation"], &asked["subResource"]), (&json!("CONNECT"), &json!("exec")));
@@ -342,4 +344,67 @@ async fn a_hook_that_nobody_serves_does_not_keep_a_server_from_starting() {
     let fixture = fixture.restart().await;
     fixture.get("rbac.authorization.k8s.io", role).await.unwrap();
     assert!(fixture.create("", "configmaps", map("m")).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_said_of_a_stream_is_heard() {
+    let fixture = Fixture::start().await.with_account().await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    fixture.create("", "pods", pod).await.unwrap();
+    let hooks = Hooks::start(|path, _| {
+        json!({"allowed": path == "/open", "warnings": [format!("{path} is watched")], "auditAnnotations": {"seen": "yes"}})
+    })
+    .await;
+    let all = ["pods/exec", "pods/attach", "pods/portforward"];
+    configure(&fixture, "validating", "v", vec![hooks.hook("open", &["CONNECT"], &all)]).await;
+    let mut http = fixture.http().await;
+    for stream in ["exec?command=ls", "attach", "portforward?ports=80"] {
+        let path = format!("/api/v1/namespaces/default/pods/p/{stream}");
+        let answer = http.send("POST", &path, &[], bytes::Bytes::new()).await;
+        // The Pod is on no node; admission was before that.
+        assert_eq!(answer.code, 400, "{stream}");
+        assert_eq!(answer.headers["warning"], "299 - \"/open is watched\"", "{stream}");
+    }
+    configure(&fixture, "validating", "w", vec![hooks.hook("shut", &["CONNECT"], &all)]).await;
+    let answer = http.send("POST", "/api/v1/namespaces/default/pods/p/exec", &[], bytes::Bytes::new()).await;
+    let said: Vec<_> = answer.headers.get_all("warning").iter().map(|one| one.to_str().unwrap().to_owned()).collect();
+    assert!(answer.json()["message"].as_str().unwrap().contains("denied the request"));
+    assert!(said.contains(&"299 - \"/shut is watched\"".to_owned()), "{said:?}");
+
+    let mut call = Call::new(Verb::Create, Resource::new("", "v1", "pods"));
+    (call.namespace, call.name, call.subresource) = (Some("default".into()), Some("p".into()), Some("exec".into()));
+    let notes = Notes::default();
+    let asked = connect::admit(&fixture.server, &fixture.admin, &Target::default(), &call, &[], &notes).await;
+    assert!(asked.is_err());
+    let keys: Vec<String> = notes.take_annotations().into_iter().map(|one| one.key).collect();
+    assert!(keys.contains(&"open.example.com/seen".to_owned()), "{keys:?}");
+}
+
+#[tokio::test]
+async fn hooks_are_shown_what_the_configuration_has_for_them() {
+    let shown = Arc::new(Mutex::new(Vec::new()));
+    let noted = shown.clone();
+    let program = Program::start("hook.default.svc", move |request| {
+        let authorization = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        noted.lock().push(authorization);
+        let review: Value = serde_json::from_slice(request.body()).unwrap();
+        let response = json!({"uid": review["request"]["uid"], "allowed": true});
+        let body = json!({"kind": "AdmissionReview", "apiVersion": review["apiVersion"], "response": response});
+        std::future::ready(answer(200, body.to_string()))
+    })
+    .await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config");
+    let text = format!("users:\n- {{name: '127.0.0.1:{}', user: {{token: particular}}}}\n", program.port);
+    std::fs::write(&path, text).unwrap();
+    let fixture = Fixture::with(|config| config.admission.webhook_credentials[1] = Some(path)).await;
+    let hook = json!({
+        "name": "a.example.com", "clientConfig": program.client_config("/a"),
+        "rules": [{"operations": ["*"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}],
+        "sideEffects": "None", "admissionReviewVersions": ["v1"],
+    });
+    configure(&fixture, "mutating", "m", vec![hook.clone()]).await;
+    configure(&fixture, "validating", "v", vec![hook]).await;
+    fixture.create("", "configmaps", map("m")).await.unwrap();
+    assert_eq!(*shown.lock(), [None, Some("Bearer particular".to_owned())]);
 }

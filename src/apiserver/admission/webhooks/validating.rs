@@ -17,6 +17,7 @@ use super::review::Verdict;
 use crate::admission::{Attributes, Stage};
 use crate::cache::Cache;
 use crate::server::ApiServer;
+use crate::webhook::Credentials;
 
 pub struct ValidatingAdmissionWebhook {
     hooks: Hooks,
@@ -24,8 +25,9 @@ pub struct ValidatingAdmissionWebhook {
 }
 
 impl ValidatingAdmissionWebhook {
-    pub fn new(cache: &Cache, figures: Arc<Figures>) -> ValidatingAdmissionWebhook {
-        ValidatingAdmissionWebhook { hooks: Hooks::new(cache, "/registry/validatingwebhookconfigurations/"), figures }
+    pub fn new(cache: &Cache, credentials: Option<Credentials>, figures: Arc<Figures>) -> ValidatingAdmissionWebhook {
+        let hooks = Hooks::new(cache, "/registry/validatingwebhookconfigurations/", credentials);
+        ValidatingAdmissionWebhook { hooks, figures }
     }
 
     async fn dispatch(
