@@ -275,8 +275,9 @@ pub fn follow(watches: &mut [Watch], mut seen: impl FnMut(usize, &[u8]) -> bool)
 impl Watch {
     /// Hands on what is there. Of a chunked body the lines that are objects count, those between them are lengths.
     fn read(&mut self, mut seen: impl FnMut(&[u8]) -> bool) -> anyhow::Result<()> {
-        while !self.ended {
-            let bytes = match self.connection.stream.fill_buf() {
+        let Watch { connection, line, ended } = self;
+        loop {
+            let bytes = match connection.stream.fill_buf() {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
@@ -286,14 +287,18 @@ impl Watch {
                 bail!("the watch ended");
             }
             for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-                self.line.extend_from_slice(part);
-                if self.line.ends_with(b"\n") {
-                    self.ended |= self.line.starts_with(b"{") && seen(&self.line);
-                    self.line.clear();
+                line.extend_from_slice(part);
+                if line.ends_with(b"\n") {
+                    *ended |= line.starts_with(b"{") && seen(line);
+                    line.clear();
                 }
             }
-            self.connection.stream.consume(length);
+            connection.stream.consume(length);
+            // The socket is looked at again when there is more: that costs less than to look in vain.
+            let decrypted = connection.stream.get_mut().conn.process_new_packets()?.plaintext_bytes_to_read();
+            if *ended || (decrypted == 0 && connection.stream.buffer().is_empty()) {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }

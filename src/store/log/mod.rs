@@ -265,10 +265,9 @@ impl Log {
         self.done(|done| Request::Vote { vote, done }).await;
     }
 
-    /// Written with the next write; losing it costs nothing but time.
+    /// Written with the next write, which nobody is woken for; losing it costs nothing but time.
     pub(crate) fn save_committed(&self, committed: LogId<Id>) {
         self.shared.index.lock().committed = Some(committed);
-        self.send(Request::Committed { committed });
     }
 
     /// Drops the entries from `since` on.

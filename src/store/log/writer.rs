@@ -39,9 +39,6 @@ pub(super) enum Request {
         vote: Vote<Id>,
         done: oneshot::Sender<()>,
     },
-    Committed {
-        committed: LogId<Id>,
-    },
     Truncate {
         since: u64,
         done: oneshot::Sender<()>,
@@ -71,7 +68,7 @@ pub(super) struct Writer {
     zeroed: LogPosition,
     /// When the oldest write that is not synced was made.
     unsynced_since: Option<Instant>,
-    /// The commit position to be written along with the next write.
+    /// The commit position that was written last.
     committed: Option<LogId<Id>>,
 }
 
@@ -106,7 +103,8 @@ impl Group {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, end: LogPosition) -> Writer {
-        let writer = Writer { shared, end, durable: end, zeroed: end, unsynced_since: None, committed: None };
+        let committed = shared.index.lock().committed;
+        let writer = Writer { shared, end, durable: end, zeroed: end, unsynced_since: None, committed };
         writer.account();
         writer
     }
@@ -194,7 +192,6 @@ impl Writer {
                 group.sync = true;
                 group.answers.push(Answer::Plain(done));
             }
-            Request::Committed { committed } => self.committed = Some(committed),
             Request::Truncate { since, done } => {
                 group.add(Kind::Truncate, encoded(&since));
                 group.sync = true;
@@ -266,9 +263,12 @@ impl Writer {
     }
 
     fn write(&mut self, group: &mut Group) -> io::Result<()> {
+        let committed = self.shared.index.lock().committed;
         if (!group.records.is_empty() || group.close)
-            && let Some(committed) = self.committed.take()
+            && committed != self.committed
+            && let Some(committed) = committed
         {
+            self.committed = Some(committed);
             group.add(Kind::Committed, encoded(&committed));
         }
         if group.close {
