@@ -47,6 +47,7 @@ pub async fn run(options: AgentOptions, shutdown: Shutdown) -> anyhow::Result<()
         settings,
         ca_pem: credentials.ca_pem,
         serving: credentials.serving,
+        saver: None,
     };
     node::start(config, client, &shutdown).await?;
     shutdown.cancelled().await;

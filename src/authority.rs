@@ -2,7 +2,7 @@
 //! administrator's kubeconfig. Other certificates are made anew at every start and live in memory only.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -84,8 +84,30 @@ impl Keys {
     }
 }
 
+/// The files that a cluster's keys and certificates are in.
+pub fn files(paths: &PathOptions) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = vec![token_path(paths)];
+    let tls = paths.tls();
+    for entry in std::fs::read_dir(&tls).with_context(|| format!("cannot list {}", tls.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
+
+/// The hash of the authority of the cluster whose server this machine is.
+pub fn cluster(paths: &PathOptions) -> anyhow::Result<String> {
+    let path = paths.tls().join("ca.crt");
+    let bundle = pki::read_secret(&path)?.with_context(|| {
+        format!("{} is missing: has `cluster server` run here with this --data-dir?", path.display())
+    })?;
+    Ok(pki::ca_hash(bundle.as_bytes()))
+}
+
 /// Where the join token is kept.
-pub fn token_path(paths: &PathOptions) -> std::path::PathBuf {
+pub fn token_path(paths: &PathOptions) -> PathBuf {
     paths.server().join("token")
 }
 

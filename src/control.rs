@@ -1,4 +1,4 @@
-//! The process's own socket for `cluster image` and `cluster status`: one request a connection, answered by lines of
+//! The process's own socket for `cluster image`, `cluster snapshot` and `cluster status`: one request a connection, answered by lines of
 //! progress and an end. Only root can open it. Both directions are JSON lines.
 
 use std::os::unix::fs::PermissionsExt;
@@ -14,17 +14,30 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
+use crate::saved::Saver;
+
 const REQUEST_BYTES_MAX: u64 = 64 * 1024;
 const PROGRESS_QUEUED_MAX: usize = 64;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Request {
-    Import { file: PathBuf },
-    Pull { image: String },
-    Remove { image: String },
+    Import {
+        file: PathBuf,
+    },
+    Pull {
+        image: String,
+    },
+    Remove {
+        image: String,
+    },
     List,
     Status,
+    /// `file` is absolute.
+    Save {
+        file: PathBuf,
+        passphrase: String,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +61,8 @@ pub struct Answering {
     pub client: Client,
     /// None in a server that was started with `--disable-agent`.
     pub node: Option<AnsweringNode>,
+    /// None in an agent.
+    pub saver: Option<Saver>,
 }
 
 #[derive(Clone)]
@@ -124,6 +139,16 @@ async fn carry_out(
     request: Request,
     progress: mpsc::Sender<String>,
 ) -> anyhow::Result<Vec<Listed>> {
+    if let Request::Save { file, passphrase } = &request {
+        let Some(saver) = &answering.saver else { bail!("no server runs here, and an agent has nothing to save") };
+        progress.send(format!("saving to {}", file.display())).await.ok();
+        let about = saver.save(file, passphrase).await?;
+        progress
+            .send(format!("saved revision {}: {} objects, {} bytes", about.revision, about.keys, about.bytes))
+            .await
+            .ok();
+        return Ok(Vec::new());
+    }
     let Some(AnsweringNode { name, images }) = &answering.node else {
         if !matches!(request, Request::Status) {
             bail!("no node runs here: the server was started with --disable-agent");
@@ -133,6 +158,7 @@ async fn carry_out(
         return Ok(Vec::new());
     };
     match request {
+        Request::Save { .. } => Ok(Vec::new()),
         Request::Status => {
             let node: Node = answering.client.get("", name).await?;
             let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();

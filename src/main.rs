@@ -16,6 +16,7 @@ mod node;
 mod options;
 mod overlay;
 mod preflight;
+mod saved;
 mod server;
 mod settings;
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Face::Server(options) => serve(&options.common.clone(), |shutdown| server::run(*options, shutdown)),
         Face::Agent(options) => serve(&options.common.clone(), |shutdown| agent::run(*options, shutdown)),
         Face::Image(options) => briefly(cli::image::run(options, &mut std::io::stdout())),
+        Face::Snapshot(options) => briefly(cli::snapshot::run(options, &mut std::io::stdout())),
         Face::Uninstall(options) => briefly(cli::uninstall::run(options, &mut std::io::stdout())),
         Face::Status(options) => briefly(cli::status::run(&options.paths, &mut std::io::stdout())),
         Face::Token(options) => cli::token::run(&options.paths, &mut std::io::stdout()),

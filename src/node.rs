@@ -22,6 +22,7 @@ use task::Shutdown;
 
 use crate::control::{self, Answering, AnsweringNode};
 use crate::options::{DEFAULT_DATA_DIR, NodeOptions, PathOptions};
+use crate::saved::Saver;
 use crate::settings::ClusterSettings;
 use crate::{overlay, preflight};
 
@@ -64,6 +65,8 @@ pub struct NodeConfig {
     pub ca_pem: String,
     /// The kubelet's serving certificate.
     pub serving: Live,
+    /// On a server.
+    pub saver: Option<Saver>,
 }
 
 /// Starts everything; the tasks run until `shutdown`.
@@ -79,7 +82,8 @@ pub async fn start(config: NodeConfig, client: Client, shutdown: &Shutdown) -> a
     });
 
     let node = AnsweringNode { name: config.name.clone(), images: images.clone() };
-    control::start(paths.control_socket(), Answering { client: client.clone(), node: Some(node) }, shutdown);
+    let answering = Answering { client: client.clone(), node: Some(node), saver: config.saver.clone() };
+    control::start(paths.control_socket(), answering, shutdown);
     task::spawn("import", import_all(paths.agent().join("images"), images));
 
     let kubelet_config = Arc::new(kubelet_config(&config)?);

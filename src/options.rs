@@ -43,6 +43,8 @@ pub enum Face {
     Uninstall(UninstallOptions),
     /// Print the token with which a node joins
     Token(TokenOptions),
+    /// Save the cluster to a file, and make it anew from one
+    Snapshot(SnapshotOptions),
     /// Say whether the node on this machine is Ready, or the API server of one without a node
     Status(StatusOptions),
 }
@@ -263,6 +265,72 @@ pub struct TokenOptions {
 }
 
 #[derive(Args, Debug)]
+pub struct SnapshotOptions {
+    #[command(flatten)]
+    pub config: ConfigOptions,
+
+    #[command(flatten)]
+    pub paths: PathOptions,
+
+    #[command(subcommand)]
+    pub action: SnapshotAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SnapshotAction {
+    /// Save the cluster that runs here, with its keys, to a file sealed with a passphrase
+    #[command(after_help = "\
+Examples:
+  cluster snapshot save --passphrase-file /root/passphrase
+  CLUSTER_SNAPSHOT_PASSPHRASE=… cluster snapshot save /mnt/usb/shed.clusterbackup")]
+    Save {
+        /// File to write; one in the folder of snapshots, named after the server and the time, by default
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        passphrase: PassphraseOptions,
+        #[command(flatten)]
+        folder: FolderOptions,
+    },
+    /// List the snapshots in the folder
+    List {
+        #[command(flatten)]
+        folder: FolderOptions,
+    },
+    /// Make this machine the server of a cluster that was saved; nothing may have run here before
+    #[command(
+        after_help = "Example:\n  cluster snapshot restore shed.clusterbackup --passphrase-file /root/passphrase"
+    )]
+    Restore {
+        file: PathBuf,
+        #[command(flatten)]
+        passphrase: PassphraseOptions,
+    },
+    /// Remove old snapshots of this cluster from the folder
+    #[command(after_help = "Example:\n  cluster snapshot prune --etcd-snapshot-retention 3")]
+    Prune {
+        /// Snapshots that are kept
+        #[arg(long, env = "CLUSTER_ETCD_SNAPSHOT_RETENTION", default_value_t = 5, value_name = "COUNT")]
+        etcd_snapshot_retention: usize,
+        #[command(flatten)]
+        folder: FolderOptions,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct PassphraseOptions {
+    /// File whose first line is the passphrase; without it, CLUSTER_SNAPSHOT_PASSPHRASE of the environment is
+    #[arg(long, env = "CLUSTER_PASSPHRASE_FILE", value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct FolderOptions {
+    /// Folder of the snapshots; server/snapshots in the data directory by default
+    #[arg(long, env = "CLUSTER_ETCD_SNAPSHOT_DIR", value_name = "DIR")]
+    pub etcd_snapshot_dir: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 pub struct StatusOptions {
     #[command(flatten)]
     pub config: ConfigOptions,
@@ -274,6 +342,11 @@ pub struct StatusOptions {
 impl PathOptions {
     pub fn server(&self) -> PathBuf {
         self.data_dir.join("server")
+    }
+
+    /// The store's directory.
+    pub fn db(&self) -> PathBuf {
+        self.server().join("db")
     }
 
     pub fn tls(&self) -> PathBuf {

@@ -34,6 +34,7 @@ use crate::manifests;
 use crate::node::{self, NodeConfig};
 use crate::options::ServerOptions;
 use crate::preflight::{self, Wanted};
+use crate::saved::Saver;
 use crate::settings::ClusterSettings;
 
 /// What `/version` says.
@@ -77,7 +78,7 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
     config.apply_flags(options.kube_apiserver_arg.iter().map(String::as_str)).context("--kube-apiserver-arg")?;
     // The API server goes on for a while after it said that it is not ready any more, and so does what it needs.
     let stopping = task::delayed(&shutdown, config.protection.shutdown_delay);
-    let store_config = store::Config::new(paths.server().join("db"), name.clone());
+    let store_config = store::Config::new(paths.db(), name.clone());
     let quota_bytes = store_config.quota_bytes;
     let store = Store::open(store_config, stopping.clone()).await.context("the store cannot be opened")?;
     if let Some(port) = etcd_port {
@@ -131,9 +132,11 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
         (client(Identity::user("system:kube-scheduler", [""; 0]), "kube-scheduler"), shutdown.clone());
     task::restarting("scheduler", shutdown.clone(), move || scheduler::run(scheduler.clone(), stop.clone()));
 
+    let saver =
+        Saver { store: closed.clone(), paths: paths.clone(), cluster: keys.authority.hash(), server: name.clone() };
     if options.disable_agent {
         let client = client(Identity::master("system:apiserver"), "cluster");
-        control::start(paths.control_socket(), Answering { client, node: None }, &shutdown);
+        control::start(paths.control_socket(), Answering { client, node: None, saver: Some(saver) }, &shutdown);
     } else {
         let profile = Profile::server(&format!("system:node:{name}"), vec![name.clone()], vec![ip]);
         let config = NodeConfig {
@@ -144,6 +147,7 @@ pub async fn run(options: ServerOptions, shutdown: Shutdown) -> anyhow::Result<(
             ca_pem: keys.authority.cert_pem().to_owned(),
             serving: issue_and_renew(&keys.authority, profile, &shutdown)?,
             name: name.clone(),
+            saver: Some(saver),
         };
         let of_cluster = client(Identity::master("system:apiserver"), "cluster");
         task::spawn("role", label_control_plane(of_cluster, name.clone(), shutdown.clone()));

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-const WALLS: [(&str, &[&str]); 19] = [
+const WALLS: [(&str, &[&str]); 20] = [
     ("task", &[]),
     ("schema", &[]),
+    ("backup", &[]),
     ("cel", &[]),
     ("cri", &[]),
     ("pki", &[]),

@@ -147,7 +147,7 @@ impl Authority {
 }
 
 /// SHA-256 in hex of a CA bundle's bytes.
-pub(crate) fn ca_hash(bundle: &[u8]) -> String {
+pub fn ca_hash(bundle: &[u8]) -> String {
     hex::encode(Sha256::digest(bundle))
 }
 

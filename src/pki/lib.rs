@@ -14,7 +14,7 @@ mod subject;
 mod token;
 mod trust;
 
-pub use authority::{Authority, Issued, Profile, Usage};
+pub use authority::{Authority, Issued, Profile, Usage, ca_hash};
 pub use files::{read_secret, write_public, write_secret};
 pub use live::Live;
 pub use request::{KeyAndRequest, Requested};

@@ -107,6 +107,8 @@ pub enum OpenError {
         "this member votes and keeps the log only; it was made so and cannot be anything else, and the other way round"
     )]
     OtherKind,
+    #[error("{} is not empty: a store is restored where there is none", path.display())]
+    NotEmpty { path: PathBuf },
     #[error("the disk failed while the store was opened")]
     Failed,
     #[error("Raft cannot start")]

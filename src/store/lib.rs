@@ -15,6 +15,7 @@
 //! Limitations: History between two compactions is in memory, bounded by
 //! [`Config::history_bytes_max`].
 
+mod backup;
 mod check;
 mod codec;
 mod command;
@@ -42,6 +43,7 @@ mod sim;
 #[cfg(test)]
 mod store_test;
 
+pub use backup::{Saved, restore};
 pub use error::{Error, OpenError, WatchError};
 pub use members::wire::{Dial, Stream};
 pub use membership::NetworkConfig;

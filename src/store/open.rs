@@ -23,14 +23,14 @@ use crate::materialised::{self, Checkpointer, Database};
 use crate::members::{self, Group, Inbound, Nowhere, Peers, Pulse, Reads, Steward, Transport, wire};
 use crate::raft::propose::{self, Proposer};
 use crate::raft::{Applied, Due, Id, Leadership, Machine, Member, Raft};
-use crate::snapshot::Snapshots;
+use crate::snapshot::{self, Snapshots};
 use crate::start::{self, Kind};
 use crate::state::State;
 use crate::watch::Watched;
 use crate::{Config, Inner, Store, raft, small_file};
 
 /// A relaxed write is synced after so long if no other write has caused a sync.
-const RELAXED_SYNC_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const RELAXED_SYNC_AFTER: Duration = Duration::from_secs(10);
 /// Entries replayed at a time.
 const REPLAY_ENTRIES: u64 = 256;
 /// A Raft that hangs on a failed disk is left after so long.
@@ -236,7 +236,7 @@ fn load(
     failed_log: task::Shutdown,
 ) -> Result<Loaded, OpenError> {
     disk.make_dir(dir).map_err(failed("make", dir))?;
-    let snapshots = Snapshots::open(disk.clone(), dir.join("snapshot"))?;
+    let snapshots = Snapshots::open(disk.clone(), dir.join(snapshot::DIR))?;
     let (applied, state) = match snapshots.load() {
         Ok(None) => (Applied::default(), State::default()),
         Ok(Some((meta, state))) => (Applied { log_id: meta.last_log_id, membership: meta.last_membership }, state),
@@ -259,7 +259,7 @@ fn load(
 }
 
 /// This server's number, drawn when the directory is made.
-fn identity(disk: &dyn Disk, path: &Path) -> Result<Id, OpenError> {
+pub(crate) fn identity(disk: &dyn Disk, path: &Path) -> Result<Id, OpenError> {
     let text = small_file::read(disk, path).map_err(failed("read", path))?;
     if let Some(text) = text {
         let parsed = text.trim().parse().map_err(io::Error::other);
@@ -352,7 +352,7 @@ fn lock(dir: &Path) -> Result<Flock<File>, OpenError> {
     })
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
+pub(crate) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
     let path: PathBuf = path.to_owned();
     move |source| OpenError::Io { action, path, source }
 }

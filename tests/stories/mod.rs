@@ -1,5 +1,6 @@
 //! One story a file.
 
+mod backups;
 mod bad_input;
 mod clients;
 mod controllers;

@@ -107,20 +107,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        let contents = self.watched.with(|state, applied| Contents {
-            meta: SnapshotMeta {
-                last_log_id: applied.log_id,
-                last_membership: applied.membership.clone(),
-                snapshot_id: applied
-                    .log_id
-                    .map_or_else(|| "empty".to_owned(), |id| format!("{}-{}", id.leader_id.term, id.index)),
-            },
-            revision: state.revision(),
-            compacted: state.compacted(),
-            hash: state.hash(),
-            leases: state.leases(),
-            records: state.records(),
-        });
+        let contents = self.watched.with(Contents::of);
         Builder { contents: Some(contents), snapshots: self.snapshots.clone(), log: self.log.clone() }
     }
 

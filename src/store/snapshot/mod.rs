@@ -18,8 +18,11 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{Decode, Encode, Reader};
 use crate::disk::{Disk, DiskFile};
 use crate::error::OpenError;
-use crate::raft::SnapshotMeta;
+use crate::raft::{Applied, SnapshotMeta};
 use crate::state::{LeaseRecord, Record, State};
+
+/// Where they lie in the store's directory.
+pub(crate) const DIR: &str = "snapshot";
 
 const MAGIC: &[u8; 8] = b"CSNP0001";
 const SUFFIX: &str = ".snapshot";
@@ -38,6 +41,25 @@ pub(crate) struct Contents {
     pub(crate) hash: u64,
     pub(crate) leases: Vec<LeaseRecord>,
     pub(crate) records: Vec<Record>,
+}
+
+impl Contents {
+    /// The state as it is. Shares its bytes.
+    pub(crate) fn of(state: &State, applied: &Applied) -> Contents {
+        let id = applied.log_id.map(|id| format!("{}-{}", id.leader_id.term, id.index));
+        Contents {
+            meta: SnapshotMeta {
+                last_log_id: applied.log_id,
+                last_membership: applied.membership.clone(),
+                snapshot_id: id.unwrap_or_else(|| "empty".to_owned()),
+            },
+            revision: state.revision(),
+            compacted: state.compacted(),
+            hash: state.hash(),
+            leases: state.leases(),
+            records: state.records(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -156,7 +178,7 @@ impl Snapshots {
     pub(crate) fn write(&self, contents: &Contents) -> io::Result<SnapshotFile> {
         let _writing = self.writing.lock();
         let temporary = self.dir.join(TEMPORARY);
-        let written = self.write_temporary(&temporary, contents);
+        let written = write_file(self.disk.as_ref(), &temporary, contents);
         if written.is_err() {
             let _ = self.disk.remove(&temporary);
         }
@@ -170,57 +192,13 @@ impl Snapshots {
 
     /// Takes over a snapshot that lies elsewhere; returns its state. A witness keeps none of it.
     pub(crate) fn install(&self, snapshot: &SnapshotFile, meta: &SnapshotMeta, witness: bool) -> io::Result<State> {
-        let (mut header, mut state) = load(snapshot.disk.open(&snapshot.path)?)?;
+        let (_, mut state) = read_file(snapshot.disk.as_ref(), &snapshot.path)?;
         if witness {
-            (header.revision, header.compacted, header.hash) = (0, 0, 0);
-            header.leases.clear();
             state = State::restored(0, 0, &[]);
         }
-        let contents = Contents {
-            meta: meta.clone(),
-            revision: header.revision,
-            compacted: header.compacted,
-            hash: header.hash,
-            leases: header.leases,
-            records: state.records(),
-        };
-        self.write(&contents)?;
+        let applied = Applied { log_id: meta.last_log_id, membership: meta.last_membership.clone() };
+        self.write(&Contents { meta: meta.clone(), ..Contents::of(&state, &applied) })?;
         Ok(state)
-    }
-
-    fn write_temporary(&self, path: &Path, contents: &Contents) -> io::Result<Header> {
-        let header = Header {
-            meta: contents.meta.clone(),
-            revision: contents.revision,
-            compacted: contents.compacted,
-            hash: contents.hash,
-            leases: contents.leases.clone(),
-            records: contents.records.len() as u64,
-        };
-        let file = self.disk.create(path)?;
-        let mut offset = 0;
-        let mut put = |bytes: &[u8]| -> io::Result<()> {
-            file.write_at(offset, bytes)?;
-            offset += bytes.len() as u64;
-            Ok(())
-        };
-        let mut first = MAGIC.to_vec();
-        first.extend_from_slice(&block(&serde_json::to_vec(&header)?));
-        put(&first)?;
-        let mut content = Vec::with_capacity(BLOCK_BYTES * 2);
-        for record in &contents.records {
-            record.encode(&mut content);
-            if content.len() >= BLOCK_BYTES {
-                put(&block(&content))?;
-                content.clear();
-            }
-        }
-        if !content.is_empty() {
-            put(&block(&content))?;
-        }
-        file.sync()?;
-        verify(file, &header)?;
-        Ok(header)
     }
 
     fn publish(&self, temporary: &Path, header: Header) -> io::Result<SnapshotFile> {
@@ -245,6 +223,53 @@ impl Snapshots {
         }
         Ok(SnapshotFile { disk: self.disk.clone(), path })
     }
+}
+
+/// Writes a snapshot to a file of its own, syncs it and reads it back.
+fn write_file(disk: &dyn Disk, path: &Path, contents: &Contents) -> io::Result<Header> {
+    let header = Header {
+        meta: contents.meta.clone(),
+        revision: contents.revision,
+        compacted: contents.compacted,
+        hash: contents.hash,
+        leases: contents.leases.clone(),
+        records: contents.records.len() as u64,
+    };
+    let file = disk.create(path)?;
+    let mut offset = 0;
+    let mut put = |bytes: &[u8]| -> io::Result<()> {
+        file.write_at(offset, bytes)?;
+        offset += bytes.len() as u64;
+        Ok(())
+    };
+    let mut first = MAGIC.to_vec();
+    first.extend_from_slice(&block(&serde_json::to_vec(&header)?));
+    put(&first)?;
+    let mut content = Vec::with_capacity(BLOCK_BYTES * 2);
+    for record in &contents.records {
+        record.encode(&mut content);
+        if content.len() >= BLOCK_BYTES {
+            put(&block(&content))?;
+            content.clear();
+        }
+    }
+    if !content.is_empty() {
+        put(&block(&content))?;
+    }
+    file.sync()?;
+    verify(file, &header)?;
+    Ok(header)
+}
+
+/// Writes a snapshot that is kept elsewhere.
+pub(crate) fn save(disk: &dyn Disk, path: &Path, contents: &Contents) -> io::Result<()> {
+    write_file(disk, path, contents).map(|_| ())
+}
+
+/// Reads a snapshot from a file of its own: how far the log had been applied to it, and its state.
+pub(crate) fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<(Applied, State)> {
+    let (header, state) = load(disk.open(path)?)?;
+    Ok((Applied { log_id: header.meta.last_log_id, membership: header.meta.last_membership }, state))
 }
 
 fn block(content: &[u8]) -> Vec<u8> {
