@@ -14,7 +14,7 @@ use task::Shutdown;
 
 use crate::shared::owned::gone_is_fine;
 
-mod slices;
+pub(crate) mod slices;
 
 const WORKERS: usize = 4;
 pub(crate) const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -87,7 +87,7 @@ fn selects(service: &Service, pod: &Pod) -> bool {
 }
 
 /// A Service without a selector has its slices written by somebody else.
-fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+pub(crate) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     let spec = service.spec.as_ref()?;
     if spec.type_.as_deref() == Some("ExternalName") {
         return None;

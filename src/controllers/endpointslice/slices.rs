@@ -182,7 +182,8 @@ fn ports(service: &Service, pod: &Pod) -> Vec<Port> {
     ports
 }
 
-fn number(port: &ServicePort, pod: &Pod) -> Option<i32> {
+/// The number that the pod has for a port of a Service; `None` if the pod lacks the named port.
+pub(crate) fn number(port: &ServicePort, pod: &Pod) -> Option<i32> {
     let name = match &port.target_port {
         None => return Some(port.port),
         Some(IntOrString::Int(number)) => return Some(*number),
