@@ -1,6 +1,6 @@
 //! DaemonSets: a pod on every node that suits.
 //!
-//! Watches DaemonSets, Pods, Nodes and ControllerRevisions. Each reconcile makes sure of the present revision, asks
+//! Watches DaemonSets, Pods and Nodes, and reads ControllerRevisions: what others do to these wakes nobody. Each reconcile makes sure of the present revision, asks
 //! [`plan`] which pods to make and delete, and writes the status. Pods ask for their node by name; it is the scheduler
 //! that binds them.
 
@@ -78,7 +78,6 @@ pub async fn run(client: Client, shutdown: Shutdown) -> Result<(), Failure> {
     let mut sets = controller.sets.subscribe();
     let mut changes = controller.pods.subscribe();
     let mut nodes = controller.nodes.subscribe();
-    let mut revisions = controller.revisions.subscribe();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -86,14 +85,6 @@ pub async fn run(client: Client, shutdown: Shutdown) -> Result<(), Failure> {
             change = changes.next() => {
                 for pod in [&change.old, &change.new].into_iter().flatten() {
                     controller.wake_owners(&queue, pod);
-                }
-            }
-            change = revisions.next() => {
-                for revision in [&change.old, &change.new].into_iter().flatten() {
-                    let owner = controller_of(&revision.metadata).filter(|owner| owner.kind == DAEMON_SET);
-                    if let Some(owner) = owner {
-                        queue.add(Key::new(change.key.namespace.clone(), owner.name.clone()));
-                    }
                 }
             }
             change = nodes.next() => controller.wake_for_node(&queue, change.old.as_deref(), change.new.as_deref()),

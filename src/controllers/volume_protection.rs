@@ -44,7 +44,7 @@ pub async fn run_claims(client: Client, shutdown: Shutdown) -> Result<(), Failur
                 queue.add(change.key);
             },
             // Only the end of a pod frees its claims.
-            change = changes.next() => if change.new.as_deref().is_none_or(|pod| pods::is_deleted(pod)) {
+            change = changes.next() => if change.new.as_deref().is_none_or(pods::is_deleted) {
                 for name in change.old.or(change.new).iter().flat_map(|pod| claim_names(pod)) {
                     queue.add(Key::new(change.key.namespace.clone(), name));
                 }

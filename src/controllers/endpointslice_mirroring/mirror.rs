@@ -215,10 +215,10 @@ mod tests {
     fn a_mirror_follows_and_rests() {
         let one = endpoints(json!([{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80, "protocol": "TCP"}]}]));
         let known = served(&plan(&one, &[]).create[0]);
-        let rest = plan(&one, &[known.clone()]);
+        let rest = plan(&one, std::slice::from_ref(&known));
         assert!(rest.create.is_empty() && rest.update.is_empty() && rest.delete.is_empty());
         let two = endpoints(json!([{"addresses": [{"ip": "10.0.0.2"}], "ports": [{"port": 80, "protocol": "TCP"}]}]));
-        let changed = plan(&two, &[known.clone()]);
+        let changed = plan(&two, std::slice::from_ref(&known));
         assert_eq!((changed.update.len(), changed.update[0].metadata.name.as_deref()), (1, Some("s-x")));
         let doubled = plan(&one, &[known.clone(), known.clone()]);
         assert_eq!(doubled.delete.len(), 1);
