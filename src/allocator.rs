@@ -14,8 +14,8 @@ static ALLOCATOR: Jemalloc = Jemalloc;
 #[expect(unsafe_code, reason = "jemalloc looks for its options under this name")]
 // SAFETY: the name is jemalloc's own for exactly this, a pointer to a text that ends with a zero.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static OPTIONS: &[u8; 116] = b"narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0,\
-    tcache_max:1024,tcache_nslots_small_min:8,tcache_nslots_small_max:32\0";
+pub static OPTIONS: &[u8; 115] = b"narenas:2,dirty_decay_ms:1000,muzzy_decay_ms:0,\
+    tcache_max:512,tcache_nslots_small_min:4,tcache_nslots_small_max:16\0";
 
 /// From now on memory is given back while nothing is allocated, too.
 pub fn give_back_when_idle() {

@@ -102,6 +102,7 @@ impl Owned {
 
 #[derive(Default)]
 pub struct Graph {
+    /// By uid. Every object of the cluster is in there, so each weighs little.
     nodes: HashMap<String, Node>,
     /// By the owner's uid, which may never have been seen.
     dependents: HashMap<String, HashSet<String>>,
@@ -110,8 +111,10 @@ pub struct Graph {
 }
 
 struct Node {
-    identity: Identity,
-    owners: Vec<Owner>,
+    resource: Arc<Resource>,
+    namespace: Option<Box<str>>,
+    name: Box<str>,
+    owners: Box<[Owner]>,
     deleting: bool,
     foreground: bool,
     orphan: bool,
@@ -120,6 +123,15 @@ struct Node {
 impl Node {
     fn waits(&self) -> bool {
         self.deleting && self.foreground
+    }
+
+    fn identity(&self, uid: &str) -> Identity {
+        Identity {
+            resource: self.resource.clone(),
+            namespace: self.namespace.as_deref().map(str::to_owned),
+            name: self.name.to_string(),
+            uid: uid.to_owned(),
+        }
     }
 }
 
@@ -133,7 +145,9 @@ impl Graph {
         let resource = self.resources.entry(resource.clone()).or_insert_with(|| Arc::new(resource.clone())).clone();
         let has = |finalizer: &str| meta.finalizers.iter().flatten().any(|one| one == finalizer);
         let node = Node {
-            identity: Identity { resource, namespace: meta.namespace.clone(), name: name.clone(), uid: uid.clone() },
+            resource,
+            namespace: meta.namespace.as_deref().map(Box::from),
+            name: name.as_str().into(),
             owners: meta
                 .owner_references
                 .iter()
@@ -177,7 +191,7 @@ impl Graph {
         let gone: Vec<String> = self
             .nodes
             .iter()
-            .filter(|(uid, node)| *node.identity.resource == *resource && !there.contains(uid.as_str()))
+            .filter(|(uid, node)| *node.resource == *resource && !there.contains(uid.as_str()))
             .map(|(uid, _)| uid.clone())
             .collect();
         gone.iter().flat_map(|uid| self.remove(uid)).collect()
@@ -189,30 +203,33 @@ impl Graph {
 
     pub fn todo(&self, uid: &str) -> Todo {
         let Some(node) = self.nodes.get(uid) else { return Todo::Nothing };
-        let dependents = || self.dependents.get(uid).into_iter().flatten().filter_map(|uid| self.nodes.get(uid));
+        let dependents = || {
+            let uids = self.dependents.get(uid).into_iter().flatten();
+            uids.filter_map(|uid| self.nodes.get(uid).map(|node| (uid, node)))
+        };
         if node.deleting {
             if node.orphan {
-                let dependents = dependents().map(|node| node.identity.clone()).collect();
-                return Todo::Orphan(node.identity.clone(), dependents);
+                let dependents = dependents().map(|(uid, node)| node.identity(uid)).collect();
+                return Todo::Orphan(node.identity(uid), dependents);
             }
             if node.foreground {
-                let blocks = |node: &&Node| node.owners.iter().any(|owner| owner.uid == uid && owner.blocks);
-                if !dependents().any(|node| blocks(&node)) {
-                    return Todo::FinishForeground(node.identity.clone());
+                let blocks = |node: &Node| node.owners.iter().any(|owner| owner.uid == uid && owner.blocks);
+                if !dependents().any(|(_, node)| blocks(node)) {
+                    return Todo::FinishForeground(node.identity(uid));
                 }
-                let living = dependents().filter(|node| !node.deleting).map(|node| node.identity.uid.clone());
+                let living = dependents().filter(|(_, node)| !node.deleting).map(|(uid, _)| uid.clone());
                 return Todo::LookAt(living.collect());
             }
             return Todo::Nothing;
         }
         let mut owned = Owned {
-            object: node.identity.clone(),
+            object: node.identity(uid),
             owners: node.owners.iter().map(|owner| owner.uid.clone()).collect(),
             kept: false,
             leaving: Vec::new(),
             unseen: Vec::new(),
             owns: dependents().next().is_some(),
-            circle: dependents().any(Node::waits),
+            circle: dependents().any(|(_, node)| node.waits()),
             propagation: match (node.orphan, node.foreground) {
                 (true, _) => "Orphan",
                 (false, true) => "Foreground",
@@ -326,7 +343,7 @@ mod tests {
         assert_eq!(pods.len(), 1);
         let woken = put(&mut graph, &PODS, "pod", json!({}));
         assert_eq!(woken, ["set"], "the owner that waits hears of it");
-        assert_eq!(graph.todo("set"), Todo::Orphan(graph.nodes["set"].identity.clone(), vec![]));
+        assert_eq!(graph.todo("set"), Todo::Orphan(graph.nodes["set"].identity("set"), vec![]));
     }
 
     #[test]
