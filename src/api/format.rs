@@ -107,6 +107,14 @@ pub fn dns_subdomain(value: &str) -> Findings {
     findings
 }
 
+/// What a generated name begins with: it may end with a dash.
+pub fn name_prefix(value: &str) -> Findings {
+    match value.strip_suffix('-').and_then(|rest| rest.get(..rest.len().checked_sub(1)?)) {
+        Some(rest) => dns_subdomain(&format!("{rest}a")),
+        None => dns_subdomain(value),
+    }
+}
+
 /// A DNS label that begins with a letter (RFC 1035).
 pub fn dns_1035_label(value: &str) -> Findings {
     let mut findings = Findings::new();

@@ -16,6 +16,7 @@ pub use crate::canonical::clear_status;
 pub mod convert;
 pub mod devices;
 pub mod kinds;
+mod label_keys;
 pub mod pod;
 pub mod previews;
 pub mod retired;

@@ -16,6 +16,7 @@ pub fn prepare_create(pod: &mut Value) {
         }]);
     }
     pod.set("status", status);
+    super::label_keys::apply(pod);
 }
 
 pub fn prepare_update(pod: &mut Value, old: &Value, subresource: Option<&str>) {

@@ -120,6 +120,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         global(resource, "v1", "deviceclasses", "DeviceClass")
             .show(print::NAME_AGE, print::name_age)
             .validate(validation::claims::device_class)
+            .validate_update(validation::claims::device_class_update)
             .generation(),
         namespaced(resource, "v1", "resourceclaims", "ResourceClaim")
             .prepare_update(kinds::strict_status_update)

@@ -1,23 +1,19 @@
 //! What asks for devices: ResourceClaims, their templates, DeviceClasses.
-//!
-//! Limitation: CEL expressions of selectors are not compiled here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Check, placement, same};
+use super::{Check, device_selectors::selectors, placement, same};
 use crate::{failure::FieldError, fields::Fields, format, meta, path::Path};
 
 const REQUESTS_MAX: usize = 32;
 const SUB_REQUESTS_MAX: usize = 8;
 const CONSTRAINTS_MAX: usize = 32;
 const CONFIGS_MAX: usize = 32;
-const SELECTORS_MAX: usize = 32;
 const TOLERATIONS_MAX: usize = 16;
 const RESERVED_FOR_MAX: usize = 256;
 const RESULTS_MAX: usize = 32;
-const EXPRESSION_BYTES_MAX: usize = 10 * 1024;
 const PARAMETERS_BYTES_MAX: usize = 10 * 1024;
 const DRIVER_BYTES_MAX: usize = 63;
 const POOL_BYTES_MAX: usize = 253;
@@ -52,11 +48,17 @@ pub fn claim_template_update(object: &Value, old: &Value, _subresource: Option<&
 }
 
 pub fn device_class(object: &Value, errors: &mut Vec<FieldError>) {
-    let check = &mut Check { errors };
+    device_class_spec(&mut Check { errors }, object.part("spec"), &Value::Null);
+}
+
+pub fn device_class_update(object: &Value, old: &Value, _subresource: Option<&str>, errors: &mut Vec<FieldError>) {
+    device_class_spec(&mut Check { errors }, object.part("spec"), old.part("spec"));
+}
+
+fn device_class_spec(check: &mut Check<'_>, spec: &Value, old: &Value) {
     let root = Path::Root;
     let path = root.field("spec");
-    let spec = object.part("spec");
-    selectors(check, spec, &path);
+    selectors(check, spec, old.is_object() && same(spec.part("selectors"), old.part("selectors")), &path);
     let list = path.field("config");
     at_most(check, spec.list("config").len(), CONFIGS_MAX, &list);
     for (index, config) in spec.list("config").iter().enumerate() {
@@ -150,7 +152,7 @@ fn exact_request(check: &mut Check<'_>, request: &Value, path: &Path<'_>) {
     if check.text(request, path, "deviceClassName") {
         check.found(&path.field("deviceClassName"), class, format::dns_subdomain(class));
     }
-    selectors(check, request, path);
+    selectors(check, request, false, path);
     let count = request.int("count").unwrap_or_default();
     match request.text("allocationMode") {
         "All" if count != 0 => {
@@ -182,24 +184,6 @@ fn toleration(check: &mut Check<'_>, toleration: &Value, path: &Path<'_>) {
     }
     if !toleration.text("effect").is_empty() {
         check.one_of(toleration, path, "effect", EFFECTS);
-    }
-}
-
-fn selectors(check: &mut Check<'_>, holder: &Value, path: &Path<'_>) {
-    let list = path.field("selectors");
-    at_most(check, holder.list("selectors").len(), SELECTORS_MAX, &list);
-    for (index, selector) in holder.list("selectors").iter().enumerate() {
-        let path = list.index(index);
-        let Some(cel) = selector.at("cel") else {
-            check.required(&path.field("cel"), "");
-            continue;
-        };
-        let path = path.field("cel");
-        if cel.text("expression").len() > EXPRESSION_BYTES_MAX {
-            check.errors.push(FieldError::too_long(&path.field("expression"), EXPRESSION_BYTES_MAX));
-        } else {
-            check.text(cel, &path, "expression");
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! ConfigMaps, Secrets, Namespaces, ServiceAccounts, LimitRanges, ResourceQuotas, Events, Leases.
+//! ConfigMaps, Secrets, Namespaces, ServiceAccounts, LimitRanges, Leases.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,6 @@ use crate::{failure::FieldError, fields::Fields, format, path::Path, quantity::Q
 
 pub const DATA_BYTES_MAX: usize = 1024 * 1024;
 const IMMUTABLE_SET: &str = "field is immutable when `immutable` is set";
-const REASON_CHARS_MAX: usize = 128;
-const MESSAGE_CHARS_MAX: usize = 1024;
 
 fn keys(check: &mut Check<'_>, data: Option<&Map<String, Value>>, path: &Path<'_>) {
     for key in data.into_iter().flatten().map(|(key, _)| key) {
@@ -242,106 +240,6 @@ fn limit_order(check: &mut Check<'_>, item: &Value, path: &Path<'_>) {
             let path = path.field("maxLimitRequestRatio");
             check.invalid(&path.key(name), value, &format!("ratio {ratio} is less than 1"));
         }
-    }
-}
-
-pub fn resource_quota(object: &Value, errors: &mut Vec<FieldError>) {
-    const SCOPES: &[&str] = &[
-        "BestEffort",
-        "CrossNamespacePodAffinity",
-        "NotBestEffort",
-        "NotTerminating",
-        "PriorityClass",
-        "Terminating",
-        "VolumeAttributesClass",
-    ];
-    let check = &mut Check { errors };
-    let root = Path::Root;
-    let path = root.field("spec");
-    let spec = object.part("spec");
-    let hard = path.field("hard");
-    for (name, value) in spec.map("hard").into_iter().flatten() {
-        let path = hard.key(name);
-        check.found(&path, name, format::label_key(name));
-        resources::amount(check, &path, name, value);
-    }
-    let scopes = path.field("scopes");
-    for scope in spec.list("scopes") {
-        if !scope.as_str().is_some_and(|scope| SCOPES.contains(&scope)) {
-            check.invalid(&scopes, spec.part("scopes"), "unsupported scope");
-        }
-    }
-    for (one, other) in [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")] {
-        let has = |scope: &str| spec.list("scopes").iter().any(|all| all == scope);
-        if has(one) && has(other) {
-            check.invalid(&scopes, spec.part("scopes"), "conflicting scopes");
-        }
-    }
-}
-
-pub fn resource_quota_update(object: &Value, old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
-    if subresource.is_none() {
-        resource_quota(object, errors);
-        let root = Path::Root;
-        Check { errors }.unchanged(object.part("spec"), old.part("spec"), &root.field("spec"), "scopes");
-    }
-}
-
-/// Events as the core group has them. Those without `eventTime` come from old clients, of which little is demanded.
-pub fn event(object: &Value, errors: &mut Vec<FieldError>) {
-    let check = &mut Check { errors };
-    about(check, object, "involvedObject");
-    if object.has("eventTime") {
-        reporter(check, object, "reportingComponent", "message");
-    }
-}
-
-/// Events of their own group are checked in full.
-pub fn new_event(object: &Value, errors: &mut Vec<FieldError>) {
-    let check = &mut Check { errors };
-    let root = Path::Root;
-    if !object.has("eventTime") {
-        check.required(&root.field("eventTime"), "");
-    }
-    if !matches!(object.text("type"), "Normal" | "Warning") {
-        let text = format!("has invalid value: {}", object.text("type"));
-        check.invalid(&root.field("type"), &"".into(), &text);
-    }
-    about(check, object, "regarding");
-    reporter(check, object, "reportingController", "note");
-}
-
-/// What it is about lies in the event's namespace, or in none.
-fn about(check: &mut Check<'_>, object: &Value, name: &str) {
-    let namespace = object.part("metadata").text("namespace");
-    let about = object.part(name).text("namespace");
-    let fits = match (about, object.has("eventTime")) {
-        ("", false) => matches!(namespace, "" | "default"),
-        ("", true) => matches!(namespace, "default" | "kube-system"),
-        (_, false) => about == namespace,
-        (_, true) => true,
-    };
-    if !fits {
-        let root = Path::Root;
-        let path = root.field("involvedObject");
-        check.invalid(&path.field("namespace"), &about.into(), "does not match event.namespace");
-    }
-}
-
-fn reporter(check: &mut Check<'_>, object: &Value, controller: &str, message: &str) {
-    let root = Path::Root;
-    let name = object.text(controller);
-    check.text(object, &root, controller);
-    check.found(&root.field(controller), name, format::label_key(name));
-    for name in ["reportingInstance", "action", "reason"] {
-        if check.text(object, &root, name) && object.text(name).len() > REASON_CHARS_MAX {
-            let text = format!("can have at most {REASON_CHARS_MAX} characters");
-            check.invalid(&root.field(name), &"".into(), &text);
-        }
-    }
-    if object.text(message).len() > MESSAGE_CHARS_MAX {
-        let text = format!("can have at most {MESSAGE_CHARS_MAX} characters");
-        check.invalid(&root.field("message"), &"".into(), &text);
     }
 }
 

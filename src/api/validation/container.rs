@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{Check, pod_claims, resources, volumes};
+use super::probes::lifecycle_and_probes;
+use super::{Check, downward, mounts, pod_claims, resources, security, volumes};
 use crate::{fields::Fields, format, path::Path};
 
-const ID_MAX: i64 = i32::MAX as i64;
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
 const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
 const RESTART_RULES_MAX: usize = 20;
 const EXIT_CODES_MAX: usize = 255;
+const RULES_NEED_POLICY: &str = "must specify restartPolicy when restart rules are used";
 /// What a container that is added to a running pod may have.
 const EPHEMERAL_FIELDS: &[&str] = &[
     "name",
@@ -39,6 +40,8 @@ pub(crate) struct Pod<'a> {
     /// Names of its device claims.
     pub claims: BTreeSet<&'a str>,
     pub grace_seconds: Option<i64>,
+    pub restart_policy: &'a str,
+    pub os: Option<&'a str>,
     pub host_users: bool,
 }
 
@@ -69,7 +72,12 @@ pub(crate) fn init_containers(check: &mut Check<'_>, spec: &Value, pod: &Pod<'_>
     for (index, container) in spec.list("initContainers").iter().enumerate() {
         let path = path.index(index);
         common(check, container, pod, &path);
-        restart_policy(check, container, &path);
+        // Of rules without a policy nothing more is said than that.
+        if container.has("restartPolicy") || container.list("restartPolicyRules").is_empty() {
+            restart_policy(check, container, &path);
+        } else {
+            check.required(&path.field("restartPolicy"), RULES_NEED_POLICY);
+        }
         let name = container.text("name");
         if !names.insert(name) && !name.is_empty() {
             check.duplicate(&path.field("name"), container.part("name"));
@@ -82,6 +90,14 @@ pub(crate) fn init_containers(check: &mut Check<'_>, spec: &Value, pod: &Pod<'_>
                 if container.has(name) {
                     let text = "may not be set for init containers without restartPolicy=Always";
                     check.forbidden(&path.field(name), text);
+                }
+            }
+            let policies = path.field("resizePolicy");
+            for (index, policy) in container.list("resizePolicy").iter().enumerate() {
+                if policy.text("restartPolicy") == "RestartContainer" {
+                    let path = policies.index(index);
+                    let text = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+                    check.invalid(&path.field("restartPolicy"), policy.part("restartPolicy"), text);
                 }
             }
         }
@@ -134,17 +150,34 @@ fn common(check: &mut Check<'_>, container: &Value, pod: &Pod<'_>, path: &Path<'
     ports(check, container, &path.field("ports"));
     env(check, container, pod, &path.field("env"));
     env_from(check, container, &path.field("envFrom"));
-    mounts(check, container, pod, path);
+    mounts::mounts(check, container, pod, path);
     check.choice(container, path, "imagePullPolicy", PULL_POLICIES);
     resources::requirements(check, container.part("resources"), &path.field("resources"));
     pod_claims::used(check, container.part("resources"), &pod.claims, &path.field("resources"));
-    let policies = path.field("resizePolicy");
+    resize_policy(check, container, pod, &path.field("resizePolicy"));
+    security::of_container(check, container.part("securityContext"), pod, &path.field("securityContext"));
+}
+
+/// What a change of a resource does to the container, once for each resource. Upstream names the list in its findings.
+fn resize_policy(check: &mut Check<'_>, container: &Value, pod: &Pod<'_>, path: &Path<'_>) {
+    let mut resources = BTreeSet::new();
     for (index, policy) in container.list("resizePolicy").iter().enumerate() {
-        let path = policies.index(index);
-        check.one_of(policy, &path, "resourceName", &["cpu", "memory"]);
-        check.one_of(policy, &path, "restartPolicy", &["NotRequired", "RestartContainer"]);
+        let (resource, restart) = (policy.text("resourceName"), policy.text("restartPolicy"));
+        if !resources.insert(resource) {
+            check.duplicate(&path.index(index), &resource.into());
+        }
+        for (value, supported) in [(resource, ["cpu", "memory"]), (restart, ["NotRequired", "RestartContainer"])] {
+            if value.is_empty() {
+                check.required(path, "");
+            } else if !supported.contains(&value) {
+                check.not_supported(path, &value.into(), &supported);
+            }
+        }
+        if pod.restart_policy == "Never" && restart != "NotRequired" {
+            let text = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
+            check.invalid(path, &restart.into(), text);
+        }
     }
-    security_context(check, container.part("securityContext"), pod, &path.field("securityContext"));
 }
 
 fn ports(check: &mut Check<'_>, container: &Value, path: &Path<'_>) {
@@ -200,8 +233,8 @@ fn env(check: &mut Check<'_>, container: &Value, pod: &Pod<'_>, path: &Path<'_>)
             sources += 1;
             let path = path.field(kind);
             match kind.as_str() {
-                "fieldRef" => volumes::env_field_ref(check, part, &path),
-                "resourceFieldRef" => volumes::env_resource_ref(check, part, &path),
+                "fieldRef" => downward::variable(check, part, &path),
+                "resourceFieldRef" => downward::variable_of_resource(check, part, &path),
                 "fileKeyRef" => file_key(check, part, pod, &path),
                 "configMapKeyRef" | "secretKeyRef" => {
                     let name = part.text("name");
@@ -258,7 +291,10 @@ fn env_from(check: &mut Check<'_>, container: &Value, path: &Path<'_>) {
         for name in ["configMapRef", "secretRef"] {
             if let Some(part) = source.at(name) {
                 sources += 1;
-                check.text(part, &here.field(name), "name");
+                let here = here.field(name);
+                if check.text(part, &here, "name") {
+                    check.found(&here.field("name"), part.text("name"), format::name_prefix(part.text("name")));
+                }
             }
         }
         if sources == 0 {
@@ -269,149 +305,10 @@ fn env_from(check: &mut Check<'_>, container: &Value, path: &Path<'_>) {
     }
 }
 
-fn mounts(check: &mut Check<'_>, container: &Value, pod: &Pod<'_>, path: &Path<'_>) {
-    let list = path.field("volumeMounts");
-    let devices = container.list("volumeDevices");
-    let mut points = BTreeSet::new();
-    for (index, mount) in container.list("volumeMounts").iter().enumerate() {
-        let path = list.index(index);
-        let name = mount.text("name");
-        if name.is_empty() {
-            check.required(&path.field("name"), "");
-        }
-        if !pod.volumes.contains_key(name) {
-            check.not_found(&path.field("name"), &name.into());
-        }
-        let point = mount.text("mountPath");
-        if point.is_empty() {
-            check.required(&path.field("mountPath"), "");
-        }
-        if !points.insert(point) {
-            check.invalid(&path.field("mountPath"), mount.part("mountPath"), "must be unique");
-        }
-        if devices.iter().any(|device| device.text("name") == name) {
-            check.invalid(&path.field("name"), mount.part("name"), "must not already exist in volumeDevices");
-        }
-        let (sub_path, expression) = (mount.text("subPath"), mount.text("subPathExpr"));
-        if !sub_path.is_empty() {
-            volumes::descending(check, sub_path, &list.field("subPath"));
-        }
-        if !expression.is_empty() {
-            if !sub_path.is_empty() {
-                let text = "subPathExpr and subPath are mutually exclusive";
-                check.invalid(&path.field("subPathExpr"), mount.part("subPathExpr"), text);
-            }
-            volumes::descending(check, expression, &list.field("subPathExpr"));
-        }
-        check.one_of(mount, &list, "mountPropagation", &["Bidirectional", "HostToContainer", "None"]);
-        if mount.text("mountPropagation") == "Bidirectional" && !container.part("securityContext").flag("privileged") {
-            let text = "Bidirectional mount propagation is available only to privileged containers";
-            check.forbidden(&list.field("mountPropagation"), text);
-        }
-        let recursive = mount.text("recursiveReadOnly");
-        if mount.has("recursiveReadOnly") {
-            check.one_of(mount, &list, "recursiveReadOnly", &["Disabled", "Enabled", "IfPossible"]);
-            if matches!(recursive, "Enabled" | "IfPossible") && !mount.flag("readOnly") {
-                let text = "may only be specified when readOnly is true";
-                check.forbidden(&list.field("recursiveReadOnly"), text);
-            }
-        }
-    }
-    let list = path.field("volumeDevices");
-    for (index, device) in devices.iter().enumerate() {
-        let path = list.index(index);
-        check.text(device, &path, "name");
-        check.text(device, &path, "devicePath");
-        match pod.volumes.get(device.text("name")) {
-            None => check.not_found(&path.field("name"), device.part("name")),
-            Some(volume) if !volume.has("persistentVolumeClaim") && !volume.has("ephemeral") => {
-                let text = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
-                check.invalid(&path.field("name"), device.part("name"), text);
-            }
-            Some(_) => {}
-        }
-    }
-}
-
-fn lifecycle_and_probes(check: &mut Check<'_>, container: &Value, pod: &Pod<'_>, path: &Path<'_>) {
-    if let Some(lifecycle) = container.at("lifecycle") {
-        let path = path.field("lifecycle");
-        for name in ["postStart", "preStop"] {
-            if let Some(hook) = lifecycle.at(name) {
-                handler(check, hook, pod, &path.field(name));
-            }
-        }
-    }
-    for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        let Some(probe) = container.at(name) else { continue };
-        let path = path.field(name);
-        handler(check, probe, pod, &path);
-        for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
-        {
-            check.not_negative(probe, &path, field);
-        }
-        let grace = path.field("terminationGracePeriodSeconds");
-        if name == "readinessProbe" {
-            if let Some(seconds) = probe.int("terminationGracePeriodSeconds") {
-                check.invalid(&grace, &seconds.into(), "must not be set for readinessProbes");
-            }
-        } else {
-            if let Some(seconds) = probe.int("terminationGracePeriodSeconds").filter(|&seconds| seconds <= 0) {
-                check.invalid(&grace, &seconds.into(), "must be greater than 0");
-            }
-            if probe.int("successThreshold") != Some(1) {
-                check.invalid(&path.field("successThreshold"), probe.part("successThreshold"), "must be 1");
-            }
-        }
-    }
-}
-
-fn handler(check: &mut Check<'_>, handler: &Value, pod: &Pod<'_>, path: &Path<'_>) {
-    let mut handlers = 0;
-    for name in ["exec", "httpGet", "tcpSocket", "grpc", "sleep"] {
-        let Some(action) = handler.at(name) else { continue };
-        let path = path.field(name);
-        handlers += 1;
-        if handlers > 1 {
-            check.forbidden(&path, "may not specify more than 1 handler type");
-            continue;
-        }
-        match name {
-            "exec" => {
-                if action.list("command").is_empty() {
-                    check.required(&path.field("command"), "");
-                }
-            }
-            "httpGet" => {
-                check.text(action, &path, "path");
-                check.port(action, &path, "port");
-                check.one_of(action, &path, "scheme", &["HTTP", "HTTPS"]);
-                for header in action.list("httpHeaders") {
-                    let name = header.text("name");
-                    check.found(&path.field("httpHeaders"), name, format::http_header_name(name));
-                }
-            }
-            "tcpSocket" | "grpc" => check.port(action, &path, "port"),
-            _ => {
-                let seconds = action.int("seconds").unwrap_or_default();
-                let limit = pod.grace_seconds.unwrap_or_default();
-                if seconds < 0 || seconds > limit {
-                    let text = format!("must be non-negative and less than terminationGracePeriodSeconds ({limit})");
-                    check.invalid(&path, &seconds.into(), &text);
-                }
-            }
-        }
-    }
-    if handlers == 0 {
-        check.required(path, "must specify a handler type");
-    }
-}
-
 fn restart_policy(check: &mut Check<'_>, container: &Value, path: &Path<'_>) {
     let rules = container.list("restartPolicyRules");
     if !container.has("restartPolicy") && !rules.is_empty() {
-        let text = "must specify restartPolicy when restart rules are used";
-        check.required(&path.field("restartPolicy"), text);
+        check.required(&path.field("restartPolicy"), RULES_NEED_POLICY);
     }
     check.one_of(container, path, "restartPolicy", &["Always", "Never", "OnFailure"]);
     let list = path.field("restartPolicyRules");
@@ -426,52 +323,5 @@ fn restart_policy(check: &mut Check<'_>, container: &Value, path: &Path<'_>) {
         let path = path.field("exitCodes");
         check.choice_or_not_supported(codes, &path, "operator", &["In", "NotIn"]);
         super::claims::at_most(check, codes.list("values").len(), EXIT_CODES_MAX, &path.field("values"));
-    }
-}
-
-fn security_context(check: &mut Check<'_>, context: &Value, pod: &Pod<'_>, path: &Path<'_>) {
-    if context.is_null() {
-        return;
-    }
-    check.in_range(context, path, "runAsUser", 0, ID_MAX);
-    check.in_range(context, path, "runAsGroup", 0, ID_MAX);
-    check.one_of(context, path, "procMount", &["Default", "Unmasked"]);
-    if context.text("procMount") == "Unmasked" && pod.host_users {
-        let text = "`hostUsers` must be false to use `Unmasked`";
-        check.invalid(&path.field("procMount"), context.part("procMount"), text);
-    }
-    profile(check, context, "seccompProfile", path);
-    profile(check, context, "appArmorProfile", path);
-    if context.get("allowPrivilegeEscalation") == Some(&Value::Bool(false)) {
-        if context.flag("privileged") {
-            let text = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-            check.invalid(path, context, text);
-        }
-        if context.part("capabilities").list("add").iter().any(|one| one == "CAP_SYS_ADMIN") {
-            let text = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-            check.invalid(path, context, text);
-        }
-    }
-}
-
-/// A seccomp or AppArmor profile.
-pub(crate) fn profile(check: &mut Check<'_>, context: &Value, name: &str, path: &Path<'_>) {
-    let Some(profile) = context.at(name) else { return };
-    let path = path.field(name);
-    if !check.text(profile, &path, "type") {
-        return;
-    }
-    check.one_of(profile, &path, "type", &["Localhost", "RuntimeDefault", "Unconfined"]);
-    let file = profile.text("localhostProfile");
-    if profile.text("type") == "Localhost" {
-        if file.is_empty() {
-            let detail = format!("must be set when {} type is Localhost", name.trim_end_matches("Profile"));
-            check.required(&path.field("localhostProfile"), &detail);
-        } else {
-            volumes::descending(check, file, &path.field("localhostProfile"));
-        }
-    } else if profile.has("localhostProfile") {
-        let text = format!("can only be set when {} type is Localhost", name.trim_end_matches("Profile"));
-        check.invalid(&path.field("localhostProfile"), profile.part("localhostProfile"), &text);
     }
 }

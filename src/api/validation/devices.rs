@@ -1,12 +1,13 @@
 //! What devices there are: ResourceSlices.
 //!
-//! Limitation: how capacities may be asked for (`requestPolicy`) and mappings to what a node allocates are not checked.
+//! Limitation: mappings to what a node allocates are not checked.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use super::claims::{EFFECTS, at_most, driver, pool_name, qualified_name};
+use super::device_capacity::capacity;
 use super::{Check, IMMUTABLE, placement, same};
 use crate::{failure::FieldError, fields::Fields, format, path::Path};
 
@@ -155,8 +156,9 @@ fn device(check: &mut Check<'_>, device: &Value, old: &Value, places_own: bool, 
         attribute(check, value, &path);
     }
     let here = path.field("capacity");
-    for name in capacities.into_iter().flatten().map(|(name, _)| name) {
+    for (name, value) in capacities.into_iter().flatten() {
         qualified_name(check, name, &here.key(name));
+        capacity(check, value, device.flag("allowMultipleAllocations"), &here.key(name));
     }
     if !same(device.part("taints"), old.part("taints")) {
         let list = path.field("taints");

@@ -9,28 +9,32 @@ pub(crate) fn selector(check: &mut Check<'_>, selector: &Value, path: &Path<'_>)
     meta::labels(selector.map("matchLabels"), &path.field("matchLabels"), check.errors);
     let list = path.field("matchExpressions");
     for (index, expression) in selector.list("matchExpressions").iter().enumerate() {
-        let path = list.index(index);
-        match expression.text("operator") {
-            "In" | "NotIn" => {
-                if expression.list("values").is_empty() {
-                    check.required(&path.field("values"), "must be specified when `operator` is 'In' or 'NotIn'");
-                }
-            }
-            "Exists" | "DoesNotExist" => {
-                if !expression.list("values").is_empty() {
-                    let text = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-                    check.forbidden(&path.field("values"), text);
-                }
-            }
-            other => check.invalid(&path.field("operator"), &other.into(), "not a valid selector operator"),
+        let (path, operator) = (list.index(index), expression.text("operator"));
+        if !matches!(operator, "In" | "NotIn" | "Exists" | "DoesNotExist") {
+            check.invalid(&path.field("operator"), &operator.into(), "not a valid selector operator");
         }
-        let key = expression.text("key");
-        check.found(&path.field("key"), key, format::label_key(key));
-        let values = path.field("values");
-        for (index, value) in expression.list("values").iter().enumerate() {
-            let value = value.as_str().unwrap_or_default();
-            check.found(&values.index(index), value, format::label_value(value));
+        requirement(check, expression, &path);
+    }
+}
+
+/// One requirement of a selector; of an operator that is not known, nothing is.
+pub(crate) fn requirement(check: &mut Check<'_>, requirement: &Value, path: &Path<'_>) {
+    match (requirement.text("operator"), requirement.list("values")) {
+        ("In" | "NotIn", []) => {
+            check.required(&path.field("values"), "must be specified when `operator` is 'In' or 'NotIn'");
         }
+        ("Exists" | "DoesNotExist", [_, ..]) => {
+            let text = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            check.forbidden(&path.field("values"), text);
+        }
+        _ => {}
+    }
+    let key = requirement.text("key");
+    check.found(&path.field("key"), key, format::label_key(key));
+    let values = path.field("values");
+    for (index, value) in requirement.list("values").iter().enumerate() {
+        let value = value.as_str().unwrap_or_default();
+        check.found(&values.index(index), value, format::label_value(value));
     }
 }
 

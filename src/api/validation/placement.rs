@@ -59,7 +59,7 @@ pub(crate) fn affinity(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
         for (index, term) in node.list("preferredDuringSchedulingIgnoredDuringExecution").iter().enumerate() {
             let path = list.index(index);
             weight(check, term, &path);
-            node_selector_term(check, term.part("preference"), &path.field("preference"));
+            node_selector_term(check, term.part("preference"), false, &path.field("preference"));
         }
     }
     for name in ["podAffinity", "podAntiAffinity"] {
@@ -92,11 +92,12 @@ pub(crate) fn node_selector(check: &mut Check<'_>, selector: &Value, path: &Path
         check.required(&path, "must have at least one node selector term");
     }
     for (index, term) in terms.iter().enumerate() {
-        node_selector_term(check, term, &path.index(index));
+        node_selector_term(check, term, true, &path.index(index));
     }
 }
 
-fn node_selector_term(check: &mut Check<'_>, term: &Value, path: &Path<'_>) {
+/// What is only preferred may ask for values that no label has.
+fn node_selector_term(check: &mut Check<'_>, term: &Value, strict: bool, path: &Path<'_>) {
     let list = path.field("matchExpressions");
     for (index, requirement) in term.list("matchExpressions").iter().enumerate() {
         let path = list.index(index);
@@ -124,7 +125,7 @@ fn node_selector_term(check: &mut Check<'_>, term: &Value, path: &Path<'_>) {
         let key = requirement.text("key");
         check.found(&path.field("key"), key, format::label_key(key));
         let list = path.field("values");
-        for (index, value) in values.iter().enumerate() {
+        for (index, value) in values.iter().enumerate().filter(|_| strict) {
             let value = value.as_str().unwrap_or_default();
             check.found(&list.index(index), value, format::label_value(value));
         }
@@ -132,14 +133,21 @@ fn node_selector_term(check: &mut Check<'_>, term: &Value, path: &Path<'_>) {
     let list = path.field("matchFields");
     for (index, requirement) in term.list("matchFields").iter().enumerate() {
         let path = list.index(index);
-        check.one_of(requirement, &path, "operator", &["In", "NotIn"]);
-        if requirement.list("values").len() != 1 {
+        let (operator, values) = (requirement.text("operator"), requirement.list("values"));
+        if !matches!(operator, "In" | "NotIn") {
+            check.invalid(&path.field("operator"), &operator.into(), "not a valid selector operator");
+        } else if values.len() != 1 {
             let text = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
             check.required(&path.field("values"), text);
         }
-        if requirement.text("key") != "metadata.name" {
-            let text = "not a valid field selector key";
-            check.invalid(&path.field("key"), requirement.part("key"), text);
+        let key = requirement.text("key");
+        if key != "metadata.name" {
+            check.invalid(&path.field("key"), &key.into(), "not a valid field selector key");
+            continue;
+        }
+        let list = path.field("values");
+        for (index, name) in values.iter().filter_map(Value::as_str).enumerate() {
+            check.found(&list.index(index), name, format::dns_subdomain(name));
         }
     }
 }
@@ -153,6 +161,7 @@ fn pod_term(check: &mut Check<'_>, term: &Value, path: &Path<'_>) {
     for namespace in term.list("namespaces").iter().filter_map(Value::as_str) {
         check.found(&path.field("namespace"), namespace, format::dns_label(namespace));
     }
+    label_keys(check, term, path);
     let key = term.text("topologyKey");
     if key.is_empty() {
         check.required(&path.field("topologyKey"), "can not be empty");
@@ -160,28 +169,61 @@ fn pod_term(check: &mut Check<'_>, term: &Value, path: &Path<'_>) {
     check.found(&path.field("topologyKey"), key, format::label_key(key));
 }
 
+/// Labels whose values are the pod's own (KEP-3633). They have become part of the selector by now, so a key that is in
+/// it twice was in it before.
+fn label_keys(check: &mut Check<'_>, holder: &Value, path: &Path<'_>) {
+    let selector = holder.at("labelSelector");
+    for name in ["matchLabelKeys", "mismatchLabelKeys"] {
+        let (here, keys) = (path.field(name), holder.list(name));
+        if selector.is_none() && !keys.is_empty() {
+            check.forbidden(&here, "must not be specified when labelSelector is not set");
+            continue;
+        }
+        for (index, key) in keys.iter().filter_map(Value::as_str).enumerate() {
+            check.found(&here.index(index), key, format::label_key(key));
+        }
+    }
+    let (keys, others) = (holder.list("matchLabelKeys"), holder.list("mismatchLabelKeys"));
+    if let Some(selector) = selector {
+        let mut known: BTreeSet<&str> =
+            selector.map("matchLabels").into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+        for key in selector.list("matchExpressions").iter().map(|expression| expression.text("key")) {
+            if !known.insert(key)
+                && let Some(index) = keys.iter().rposition(|one| one == key)
+            {
+                let text = "exists in both matchLabelKeys and labelSelector";
+                check.invalid(&path.index(index), &key.into(), text);
+            }
+        }
+    }
+    let here = path.field("matchLabelKeys");
+    for (index, key) in keys.iter().enumerate().filter(|(_, key)| others.contains(key)) {
+        check.invalid(&here.index(index), key, "exists in both matchLabelKeys and mismatchLabelKeys");
+    }
+}
+
 pub(crate) fn topology_spread(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
     let list = path.field("topologySpreadConstraints");
-    let mut seen = BTreeSet::new();
-    for (index, constraint) in spec.list("topologySpreadConstraints").iter().enumerate() {
+    let constraints = spec.list("topologySpreadConstraints");
+    for (index, constraint) in constraints.iter().enumerate() {
         let path = list.index(index);
         let skew = constraint.int("maxSkew").unwrap_or_default();
         if skew <= 0 {
             check.invalid(&path.field("maxSkew"), &skew.into(), "must be greater than zero");
         }
-        if constraint.text("topologyKey").is_empty() {
+        let key = constraint.text("topologyKey");
+        if key.is_empty() {
             check.required(&path.field("topologyKey"), "can not be empty");
-        } else {
-            let key = constraint.text("topologyKey");
-            check.found(&path.field("topologyKey"), key, format::label_key(key));
         }
         let when = constraint.text("whenUnsatisfiable");
         if !matches!(when, "DoNotSchedule" | "ScheduleAnyway") {
             let supported = &["DoNotSchedule", "ScheduleAnyway"];
             check.not_supported(&path.field("whenUnsatisfiable"), &when.into(), supported);
         }
-        if !seen.insert((constraint.text("topologyKey"), when)) {
-            let pair = format!("{{{}, {when}}}", constraint.text("topologyKey"));
+        // Of two that are alike, the first is said to be there twice.
+        let alike = |one: &Value| one.text("topologyKey") == key && one.text("whenUnsatisfiable") == when;
+        if constraints.iter().skip(index + 1).any(alike) {
+            let pair = format!("{{{key}, {when}}}");
             check.duplicate(&path.field("{topologyKey, whenUnsatisfiable}"), &pair.into());
         }
         if let Some(domains) = constraint.int("minDomains") {
@@ -189,13 +231,14 @@ pub(crate) fn topology_spread(check: &mut Check<'_>, spec: &Value, path: &Path<'
                 check.invalid(&path.field("minDomains"), &domains.into(), "must be greater than zero");
             }
             if when != "DoNotSchedule" {
-                let text = "can only use minDomains if whenUnsatisfiable=DoNotSchedule";
-                check.invalid(&path.field("minDomains"), &domains.into(), text);
+                let text = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
+                check.invalid(&path.field("minDomains"), &domains.into(), &text);
             }
         }
         for name in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
-            check.one_of(constraint, &path, name, &["Ignore", "Honor"]);
+            check.one_of(constraint, &path, name, &["Honor", "Ignore"]);
         }
+        label_keys(check, constraint, &path);
         if let Some(selector) = constraint.at("labelSelector") {
             labels::selector(check, selector, &path.field("labelSelector"));
         }

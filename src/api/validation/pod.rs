@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::{Check, container, os, placement, pod_annotations, pod_claims, same, volumes};
+use super::{
+    Check, container, os, placement, pod_annotations, pod_claims, pod_status, same, security, volumes, windows,
+};
 use crate::{failure::FieldError, fields::Fields, format, meta, path::Path};
 
 const ID_MAX: i64 = i32::MAX as i64;
@@ -19,23 +21,31 @@ pub fn create(pod: &Value, errors: &mut Vec<FieldError>) {
     let check = &mut Check { errors };
     let root = Path::Root;
     let path = root.field("spec");
-    spec(check, pod.part("spec"), &path);
+    spec(check, pod.part("spec"), pod, &path);
+    only_of_pods(check, pod.part("spec"), &path);
     pod_annotations::create(check, pod);
     if !pod.part("spec").list("ephemeralContainers").is_empty() {
         check.forbidden(&path.field("ephemeralContainers"), "cannot be set on create");
+    }
+    if !pod.part("spec").text("nodeName").is_empty() && !pod.part("spec").list("schedulingGates").is_empty() {
+        check.forbidden(&path.field("nodeName"), "cannot be set until all schedulingGates have been cleared");
     }
 }
 
 pub fn update(pod: &Value, old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
     let check = &mut Check { errors };
     match subresource {
-        Some("status") => status_update(check, pod, old),
+        Some("status") => pod_status::update(check, pod, old),
         Some("ephemeralcontainers") => ephemeral_update(check, pod, old),
         Some("resize") => resize_update(check, pod, old),
         Some(_) => {}
         None => {
-            spec_update(check, pod.part("spec"), old.part("spec"));
+            let root = Path::Root;
+            let path = root.field("spec");
+            spec(check, pod.part("spec"), pod, &path);
+            only_of_pods(check, pod.part("spec"), &path);
             pod_annotations::update(check, pod, old);
+            spec_update(check, pod.part("spec"), old.part("spec"), &path);
         }
     }
 }
@@ -48,7 +58,7 @@ pub(crate) fn template(check: &mut Check<'_>, holder: &Value, path: &Path<'_>) {
     meta::labels(metadata.map("labels"), &path.field("labels"), check.errors);
     meta::annotations(metadata.map("annotations"), &path.field("annotations"), check.errors);
     let path = path.field("spec");
-    spec(check, template.part("spec"), &path);
+    spec(check, template.part("spec"), &Value::Null, &path);
     if !template.part("spec").list("ephemeralContainers").is_empty() {
         check.forbidden(&path.field("ephemeralContainers"), "ephemeral containers not allowed in pod template");
     }
@@ -73,24 +83,29 @@ pub(crate) fn lasting_template(check: &mut Check<'_>, holder: &Value, path: &Pat
     }
 }
 
-fn spec(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
+/// `pod` is the pod whose spec it is, or null in a template.
+fn spec(check: &mut Check<'_>, spec: &Value, pod: &Value, path: &Path<'_>) {
+    let of_pod = !pod.is_null();
+    let name = pod.part("metadata").text("name");
     if !spec.has("terminationGracePeriodSeconds") {
         check.required(&path.field("terminationGracePeriodSeconds"), "");
     }
     let pod = container::Pod {
-        volumes: volumes::volumes(check, spec, path),
+        volumes: volumes::volumes(check, spec, name, path),
         claims: pod_claims::of_pod(check, spec, path),
         grace_seconds: spec.int("terminationGracePeriodSeconds"),
+        restart_policy: spec.text("restartPolicy"),
+        os: spec.at("os").map(|os| os.text("name")),
         host_users: spec.get("hostUsers") != Some(&Value::Bool(false)),
     };
     container::containers(check, spec, &pod, path);
     container::init_containers(check, spec, &pod, path);
     container::ephemeral_containers(check, spec, &pod, path);
-    host_network_ports(check, spec, path);
+    host_network_ports(check, spec, of_pod, path);
     check.choice(spec, path, "restartPolicy", &["Always", "OnFailure", "Never"]);
     check.choice(spec, path, "dnsPolicy", &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
     meta::labels(spec.map("nodeSelector"), &path.field("nodeSelector"), check.errors);
-    security_context(check, spec, path);
+    security::of_pod(check, spec, path);
     placement::affinity(check, spec, path);
     dns_config(check, spec, path);
     let gates = path.field("readinessGates");
@@ -100,9 +115,11 @@ fn spec(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
     }
     placement::scheduling_gates(check, spec, path);
     placement::topology_spread(check, spec, path);
-    if spec.flag("hostNetwork") && !pod.host_users {
-        check.forbidden(&path.field("hostUsers"), "when `hostNetwork` is true");
+    windows::host_processes(check, spec, path);
+    if !pod.host_users {
+        host_users(check, spec, path);
     }
+    hostname_override(check, spec, path);
     for name in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"] {
         let value = spec.text(name);
         if !value.is_empty() || (name == "runtimeClassName" && spec.has(name)) {
@@ -126,7 +143,6 @@ fn spec(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
         super::resources::amount(check, &overhead.key(name), name, value);
     }
     os::fields(check, spec, path);
-    hostname_override(check, spec, path);
     let resources = path.field("resources");
     if spec.part("resources").has("claims") {
         check.forbidden(&resources.field("claims"), "claims may not be set for Resources at pod-level");
@@ -149,74 +165,41 @@ fn hostname_override(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
     check.found(&path, name, format::dns_subdomain(name));
 }
 
-/// On the host's network a port of a container is one of the host.
-fn host_network_ports(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
+/// On the host's network a port of a container is one of the host. A template may leave it to its pods.
+fn host_network_ports(check: &mut Check<'_>, spec: &Value, of_pod: bool, path: &Path<'_>) {
     if !spec.flag("hostNetwork") {
         return;
     }
-    for list in ["containers", "initContainers"] {
-        let containers = path.field(list);
-        for (index, container) in spec.list(list).iter().enumerate() {
-            let here = containers.index(index);
-            let ports = here.field("ports");
-            for (index, port) in container.list("ports").iter().enumerate() {
-                let host_port = port.int("hostPort").unwrap_or_default();
-                if host_port != 0 && Some(host_port) != port.int("containerPort") {
-                    let path = ports.index(index);
-                    let text = "must match `containerPort` when `hostNetwork` is set to true";
-                    check.invalid(&path.field("hostPort"), &host_port.into(), text);
-                }
+    let containers = path.field("containers");
+    for (index, container) in spec.list("containers").iter().enumerate() {
+        let here = containers.index(index);
+        let ports = here.field("ports");
+        for (index, port) in container.list("ports").iter().enumerate() {
+            let host_port = port.int("hostPort").unwrap_or_default();
+            if (of_pod || host_port != 0) && Some(host_port) != port.int("containerPort") {
+                let path = ports.index(index);
+                let text = "must match `containerPort` when `hostNetwork` is true";
+                check.invalid(&path.field("hostPort"), &host_port.into(), text);
             }
         }
     }
 }
 
-fn security_context(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
-    let Some(context) = spec.at("securityContext") else { return };
-    let path = path.field("securityContext");
-    for name in ["fsGroup", "runAsUser", "runAsGroup"] {
-        check.in_range(context, &path, name, 0, ID_MAX);
-    }
-    let groups = path.field("supplementalGroups");
-    for (index, group) in context.list("supplementalGroups").iter().enumerate() {
-        if !group.as_i64().is_some_and(|group| (0..=ID_MAX).contains(&group)) {
-            check.invalid(&groups.index(index), group, &format::range_text(0, ID_MAX));
+/// A pod with users of its own has no other namespace of the host.
+fn host_users(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
+    const TEXT: &str = "when `hostUsers` is false";
+    for (name, said) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        if spec.flag(name) {
+            check.forbidden(&path.field(said), TEXT);
         }
     }
-    if spec.flag("shareProcessNamespace") && spec.flag("hostPID") {
-        let text = "ShareProcessNamespace and HostPID cannot both be enabled";
-        check.invalid(&path.field("shareProcessNamespace"), &true.into(), text);
-    }
-    sysctls(check, context, &path);
-    check.one_of(context, &path, "fsGroupChangePolicy", &["OnRootMismatch", "Always"]);
-    check.one_of(context, &path, "supplementalGroupsPolicy", &["Merge", "Strict"]);
-    check.one_of(context, &path, "seLinuxChangePolicy", &["MountOption", "Recursive"]);
-    container::profile(check, context, "seccompProfile", &path);
-    container::profile(check, context, "appArmorProfile", &path);
-}
-
-fn sysctls(check: &mut Check<'_>, context: &Value, path: &Path<'_>) {
-    const PATTERN: &str = "^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
-    let list = path.field("sysctls");
-    let part = |part: &str| {
-        let edge = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-        let bytes = part.as_bytes();
-        bytes.first().is_some_and(edge)
-            && bytes.last().is_some_and(edge)
-            && bytes.iter().all(|byte| edge(byte) || b"-_".contains(byte))
-    };
-    let mut seen = std::collections::BTreeSet::new();
-    for (index, sysctl) in context.list("sysctls").iter().enumerate() {
-        let path = list.index(index);
-        let name = sysctl.text("name");
-        if name.is_empty() {
-            check.required(&path.field("name"), "");
-        } else if name.len() > format::SUBDOMAIN_BYTES_MAX || !name.split(['.', '/']).all(part) {
-            let text =
-                format!("must have at most {} characters and match regex {PATTERN}", format::SUBDOMAIN_BYTES_MAX);
-            check.invalid(&path.field("name"), &name.into(), &text);
-        } else if !seen.insert(name) {
-            check.duplicate(&path.field("name"), &name.into());
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        let path = path.field(list);
+        for (index, container) in spec.list(list).iter().enumerate() {
+            if !container.list("volumeDevices").is_empty() {
+                let path = path.index(index);
+                check.forbidden(&path.field("volumeDevices"), TEXT);
+            }
         }
     }
 }
@@ -287,25 +270,52 @@ fn host_aliases(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
     }
 }
 
-fn spec_update(check: &mut Check<'_>, new: &Value, old: &Value) {
-    let root = Path::Root;
-    let path = root.field("spec");
-    spec(check, new, &path);
+/// What is asked of pods, and not of templates.
+fn only_of_pods(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
+    if spec.text("serviceAccountName").is_empty() {
+        let volumes = path.field("volumes");
+        for (index, volume) in spec.list("volumes").iter().enumerate() {
+            let path = volumes.index(index);
+            let path = path.field("projected");
+            let sources = path.field("sources");
+            for (index, source) in volume.part("projected").list("sources").iter().enumerate() {
+                if source.has("serviceAccountToken") {
+                    let path = sources.index(index);
+                    let text = "must not be specified when serviceAccountName is not set";
+                    check.forbidden(&path.field("serviceAccountToken"), text);
+                }
+            }
+        }
+    }
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        let path = path.field(list);
+        for (index, container) in spec.list(list).iter().enumerate() {
+            let (path, image) = (path.index(index), container.text("image"));
+            if image.trim().len() != image.len() {
+                check.invalid(&path.field("image"), &image.into(), "must not have leading or trailing whitespace");
+            }
+        }
+    }
+}
+
+fn spec_update(check: &mut Check<'_>, new: &Value, old: &Value, path: &Path<'_>) {
     for list in ["containers", "initContainers"] {
         let here = path.field(list);
         if new.list(list).len() != old.list(list).len() {
             return check.forbidden(&here, "pod updates may not add or remove containers");
         }
         for (index, container) in new.list(list).iter().enumerate() {
-            let image = container.text("image");
-            if image.trim().len() != image.len() {
+            if container.text("image").is_empty() {
                 let path = here.index(index);
-                check.invalid(&path.field("image"), &image.into(), "must not have leading or trailing whitespace");
+                check.required(&path.field("image"), "");
             }
         }
     }
     let deadline = path.field("activeDeadlineSeconds");
     match (new.int("activeDeadlineSeconds"), old.int("activeDeadlineSeconds")) {
+        (Some(new), _) if !(0..=ID_MAX).contains(&new) => {
+            return check.invalid(&deadline, &new.into(), &format::range_text(0, ID_MAX));
+        }
         (Some(new), Some(old)) if new > old => {
             return check.invalid(&deadline, &new.into(), "must be less than or equal to previous value");
         }
@@ -314,7 +324,7 @@ fn spec_update(check: &mut Check<'_>, new: &Value, old: &Value) {
         }
         _ => {}
     }
-    tolerations_update(check, new, old, &path);
+    tolerations_update(check, new, old, path);
     let gates = path.field("schedulingGates");
     for (index, gate) in new.list("schedulingGates").iter().enumerate() {
         if !old.list("schedulingGates").contains(gate) {
@@ -324,7 +334,7 @@ fn spec_update(check: &mut Check<'_>, new: &Value, old: &Value) {
         }
     }
     if !unchanged_but(new, old) {
-        check.forbidden(&path, &format!("pod updates may not change fields other than {UPDATABLE}"));
+        check.forbidden(path, &format!("pod updates may not change fields other than {UPDATABLE}"));
     }
 }
 
@@ -383,7 +393,8 @@ fn same_but_image(new: &Value, old: &Value) -> bool {
 fn ephemeral_update(check: &mut Check<'_>, pod: &Value, old: &Value) {
     let root = Path::Root;
     let spec_path = root.field("spec");
-    spec(check, pod.part("spec"), &spec_path);
+    spec(check, pod.part("spec"), pod, &spec_path);
+    only_of_pods(check, pod.part("spec"), &spec_path);
     let path = spec_path.field("ephemeralContainers");
     for before in old.part("spec").list("ephemeralContainers") {
         let name = before.text("name");
@@ -401,43 +412,11 @@ fn ephemeral_update(check: &mut Check<'_>, pod: &Value, old: &Value) {
 fn resize_update(check: &mut Check<'_>, pod: &Value, old: &Value) {
     let root = Path::Root;
     let path = root.field("spec");
-    spec(check, pod.part("spec"), &path);
+    spec(check, pod.part("spec"), pod, &path);
+    only_of_pods(check, pod.part("spec"), &path);
     let class = |pod: &Value| crate::strategy::pod::qos_class(pod.part("spec"));
     if class(pod) != class(old) {
         let text = "Pod QOS Class may not change as a result of resizing";
         check.invalid(&path, &class(pod).into(), text);
-    }
-}
-
-/// What has ended does not come back, unless the pod restarts it.
-fn status_update(check: &mut Check<'_>, pod: &Value, old: &Value) {
-    let root = Path::Root;
-    let path = root.field("status");
-    let (status, before) = (pod.part("status"), old.part("status"));
-    let node = (status.text("nominatedNodeName"), "nominatedNodeName");
-    if !node.0.is_empty() {
-        check.found(&path.field(node.1), node.0, format::dns_subdomain(node.0));
-    }
-    let restart = old.part("spec").text("restartPolicy");
-    let list = path.field("containerStatuses");
-    for (index, then) in before.list("containerStatuses").iter().enumerate() {
-        let Some(ended) = then.part("state").at("terminated") else { continue };
-        let own = old.part("spec").list("containers").iter().find(|one| one.text("name") == then.text("name"));
-        let own = own.filter(|one| one.has("restartPolicy"));
-        let policy = own.map_or(restart, |one| one.text("restartPolicy"));
-        let has_rules = own.is_some_and(|one| !one.list("restartPolicyRules").is_empty());
-        let failed = ended.int("exitCode").unwrap_or_default() != 0;
-        if policy == "Always" || (policy == "OnFailure" && failed) || has_rules {
-            continue;
-        }
-        let now = status.list("containerStatuses").iter().find(|one| one.text("name") == then.text("name"));
-        if now.is_some_and(|now| !now.part("state").has("terminated")) {
-            let path = list.index(index);
-            check.forbidden(&path.field("state"), "may not be transitioned to non-terminated state");
-        }
-    }
-    let class = before.text("qosClass");
-    if !class.is_empty() && status.text("qosClass") != class {
-        check.invalid(&path.field("qosClass"), status.part("qosClass"), super::IMMUTABLE);
     }
 }

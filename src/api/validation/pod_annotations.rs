@@ -31,6 +31,12 @@ pub(crate) fn create(check: &mut Check<'_>, pod: &Value) {
 }
 
 pub(crate) fn update(check: &mut Check<'_>, pod: &Value, old: &Value) {
+    create(check, pod);
+    only_known(check, pod, old);
+}
+
+/// What a pod began with stays: whose mirror it is, and how it is confined.
+pub(crate) fn only_known(check: &mut Check<'_>, pod: &Value, old: &Value) {
     let root = Path::Root;
     let path = root.field("metadata");
     let path = path.field("annotations");
@@ -46,5 +52,4 @@ pub(crate) fn update(check: &mut Check<'_>, pod: &Value, old: &Value) {
             check.forbidden(&path.key(name), &format!("may not add {}", what(name)));
         }
     }
-    create(check, pod);
 }

@@ -11,7 +11,7 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
@@ -40,7 +40,7 @@ pub fn request(object: &Value, errors: &mut Vec<FieldError>) {
     let path = root.field("spec");
     let spec = object.part("spec");
     signer_name(check, spec.text("signerName"), &path.field("signerName"));
-    user_annotations(check, spec, &path);
+    user_annotations(check, spec.map("unverifiedUserAnnotations"), &path.field("unverifiedUserAnnotations"));
     for (name, uid) in [("podName", "podUID"), ("serviceAccountName", "serviceAccountUID"), ("nodeName", "nodeUID")] {
         check.found(&path.field(name), spec.text(name), format::dns_subdomain(spec.text(name)));
         if spec.text(uid).is_empty() {
@@ -83,21 +83,21 @@ pub fn request_update(object: &Value, old: &Value, subresource: Option<&str>, er
 }
 
 /// Keys that a domain goes before, in all as large as annotations may be.
-fn user_annotations(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
-    let path = path.field("unverifiedUserAnnotations");
+/// What whoever asks wants the signer to know: keys with a domain.
+pub(crate) fn user_annotations(check: &mut Check<'_>, annotations: Option<&Map<String, Value>>, path: &Path<'_>) {
     let mut bytes = 0;
-    for (key, value) in spec.map("unverifiedUserAnnotations").into_iter().flatten() {
+    for (key, value) in annotations.into_iter().flatten() {
         let key = key.to_lowercase();
         let findings = format::label_key(&key);
         if findings.is_empty() && !key.contains('/') {
             let text = "must be a domain-prefixed key (such as \"acme.io/foo\")";
-            check.invalid(&path, &key.as_str().into(), text);
+            check.invalid(path, &key.as_str().into(), text);
         }
-        check.found(&path, &key, findings);
+        check.found(path, &key, findings);
         bytes += key.len() + value.as_str().map_or(0, str::len);
     }
     if bytes > meta::ANNOTATIONS_BYTES_MAX {
-        check.errors.push(FieldError::too_long(&path, meta::ANNOTATIONS_BYTES_MAX));
+        check.errors.push(FieldError::too_long(path, meta::ANNOTATIONS_BYTES_MAX));
     }
 }
 

@@ -6,7 +6,7 @@ use super::Check;
 use crate::{fields::Fields, format, path::Path, quantity::Quantity};
 
 /// `kubernetes.io/` names and names without a prefix are Kubernetes' own.
-fn is_native(name: &str) -> bool {
+pub(crate) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.split('/').next().is_some_and(|prefix| prefix.ends_with("kubernetes.io"))
 }
 
@@ -63,6 +63,11 @@ fn is_standard(name: &str) -> bool {
     ) || COUNTED.contains(&name)
         || is_huge_page(name)
         || name.starts_with("requests.hugepages-")
+}
+
+/// What quotas know without a domain.
+pub(crate) fn is_of_quotas(name: &str) -> bool {
+    is_standard(name) && name != "storage"
 }
 
 /// The name of any resource.

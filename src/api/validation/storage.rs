@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::volume_drivers::{self, Holder};
 use super::{Check, labels, placement, same, volumes};
 use crate::{failure::FieldError, fields::Fields, format, path::Path, quantity::Quantity};
 
@@ -15,6 +16,31 @@ const DRIVER_BYTES_MAX: usize = 63;
 const TOPOLOGIES_SAID_MAX: usize = 128;
 const PARAMETERS_MAX: usize = 512;
 const PARAMETERS_BYTES_MAX: usize = 256 * 1024;
+/// Where a persistent volume can be, in upstream's order: of several, the first is checked and the others are forbidden.
+const SOURCES: &[&str] = &[
+    "hostPath",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
+];
 /// Fields of a persistent volume's spec that do not say where its data is.
 const COMMON_FIELDS: &[&str] = &[
     "capacity",
@@ -104,27 +130,41 @@ pub fn volume(object: &Value, errors: &mut Vec<FieldError>) {
             None => check.required(&here.field("required"), "must specify required node constraints"),
         }
     }
+    volume_source(check, spec, object.part("metadata").text("name"), &path);
+    class_name(check, spec, &path, "storageClassName");
+    check.one_of(spec, &path, "volumeMode", VOLUME_MODES);
+    if spec.has("volumeAttributesClassName") {
+        if spec.text("volumeAttributesClassName").is_empty() {
+            check.required(&path.field("volumeAttributesClassName"), "an empty string is disallowed");
+        }
+        class_name(check, spec, &path, "volumeAttributesClassName");
+        if !spec.has("csi") {
+            check.required(&path.field("csi"), "has to be specified when using volumeAttributesClassName");
+        }
+    }
+}
+
+/// Where a persistent volume's data is.
+fn volume_source(check: &mut Check<'_>, spec: &Value, name: &str, path: &Path<'_>) {
+    let whole = path;
     let mut sources = 0;
-    for (name, source) in spec.as_object().into_iter().flatten() {
-        if COMMON_FIELDS.contains(&name.as_str()) || source.is_null() {
-            continue;
-        }
+    for &kind in SOURCES {
+        let Some(source) = spec.at(kind) else { continue };
         sources += 1;
-        let path = path.field(name);
         if sources > 1 {
-            check.forbidden(&path, "may not specify more than 1 volume type");
+            let said = if kind == "cephfs" { "cephFS" } else { kind };
+            check.forbidden(&path.field(said), "may not specify more than 1 volume type");
             continue;
         }
-        match name.as_str() {
+        let path = path.field(kind);
+        match kind {
             "hostPath" => volumes::host_path(check, source, &path),
             "local" => {
                 if check.text(source, &path, "path") {
                     volumes::no_backsteps(check, source.text("path"), &path.field("path"));
                 }
                 if !spec.has("nodeAffinity") {
-                    let root = Path::Root;
-                    let path = root.field("spec");
-                    check.required(&path.field("nodeAffinity"), "Local volume requires node affinity");
+                    check.required(&whole.field("nodeAffinity"), "Local volume requires node affinity");
                 }
             }
             "csi" => {
@@ -142,22 +182,18 @@ pub fn volume(object: &Value, errors: &mut Vec<FieldError>) {
                 }
             }
             "nfs" => volumes::nfs(check, source, &path),
-            _ => {}
+            _ => volume_drivers::source(check, kind, source, Holder::Persistent(name), whole),
         }
     }
     if sources == 0 {
-        check.required(&path, "must specify a volume type");
+        check.required(path, "must specify a volume type");
     }
-    class_name(check, spec, &path, "storageClassName");
-    check.one_of(spec, &path, "volumeMode", VOLUME_MODES);
-    if spec.has("volumeAttributesClassName") {
-        if spec.text("volumeAttributesClassName").is_empty() {
-            check.required(&path.field("volumeAttributesClassName"), "an empty string is disallowed");
-        }
-        class_name(check, spec, &path, "volumeAttributesClassName");
-        if !spec.has("csi") {
-            check.required(&path.field("csi"), "has to be specified when using volumeAttributesClassName");
-        }
+    // What is recycled is emptied, and the root of a host is not.
+    let place = spec.part("hostPath").text("path");
+    let root = format::is_absolute(place) && place.split('/').all(|part| matches!(part, "" | "."));
+    if root && spec.text("persistentVolumeReclaimPolicy") == "Recycle" {
+        let text = "may not be 'recycle' for a hostPath mount of '/'";
+        check.forbidden(&path.field("persistentVolumeReclaimPolicy"), text);
     }
 }
 

@@ -432,8 +432,8 @@ fn a_pod_asks_for_what_goes_together() {
         json!({"os": {"name": "linux"}, "securityContext": {"windowsOptions": {}},
             "hostnameOverride": "a.b", "hostNetwork": true, "containers": container(json!({}))}),
         &[
-            "spec.securityContext.windowsOptions: Forbidden: windows options cannot be set for a linux pod",
             "spec.hostnameOverride: Forbidden: may not be specified when hostNetwork is true",
+            "spec.securityContext.windowsOptions: Forbidden: windows options cannot be set for a linux pod",
         ],
     );
     refused(

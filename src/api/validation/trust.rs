@@ -65,6 +65,12 @@ fn name_findings(name: &str, signer: &str) -> Vec<String> {
     }
 }
 
+/// What is wrong with the name of a bundle whose signer is known by it alone: all before the last colon.
+pub(crate) fn any_name_findings(name: &str) -> Vec<String> {
+    let signer = name.rsplit_once(':').map(|(signer, _)| signer.replace(':', "/"));
+    name_findings(name, &signer.unwrap_or_default())
+}
+
 /// `example.com/path`.
 pub(crate) fn signer_name(check: &mut Check<'_>, signer: &str, path: &Path<'_>) {
     if signer.is_empty() {
@@ -150,6 +156,8 @@ mod tests {
         assert!(name_findings("example.com:signer:a", "example.com/signer").is_empty());
         assert_eq!(name_findings("a", "example.com/signer").len(), 1);
         assert_eq!(name_findings("a:b", "").len(), 1);
+        assert!(any_name_findings("example.com:signer:a").is_empty());
+        assert_eq!(any_name_findings("example.com:signer:A").len(), 1);
         let mut errors = Vec::new();
         let path = Path::Root.field("signerName");
         for signer in ["example.com/a", "nodots/a", "a.example/b/c", "A.example/b", "a.example/B"] {

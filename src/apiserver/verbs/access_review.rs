@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use api::validation::access_review::attributes as attributes_of;
 use api::{Failure, FieldError, Fields};
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ const GROUP: &str = "authorization.k8s.io";
 /// The status of a SelfSubjectAccessReview.
 pub async fn own(request: &Request<'_>, review: &Value) -> Result<Value, Failure> {
     let mut errors = Vec::new();
-    check_attributes(review, &mut errors);
+    attributes_of(review, &mut errors);
     check_metadata(review, None, &mut errors);
     refuse(request, errors)?;
     Ok(answer(request, request.user, review.part("spec")).await)
@@ -25,7 +26,7 @@ pub async fn others(request: &Request<'_>, review: &Value) -> Result<Value, Fail
     let spec = review.part("spec");
     let groups: Vec<String> = spec.list("groups").iter().filter_map(Value::as_str).map(str::to_owned).collect();
     let mut errors = Vec::new();
-    check_attributes(review, &mut errors);
+    attributes_of(review, &mut errors);
     if spec.text("user").is_empty() && groups.is_empty() {
         let text = "at least one of user or group must be specified";
         errors.push(FieldError::invalid("spec.user", &"".into(), text));
@@ -82,38 +83,6 @@ pub fn rules(request: &Request<'_>, review: &Value) -> Result<Value, Failure> {
 
 fn refuse(request: &Request<'_>, errors: Vec<FieldError>) -> Result<(), Failure> {
     if errors.is_empty() { Ok(()) } else { Err(Failure::invalid(GROUP, &request.row.kind, "", errors)) }
-}
-
-fn check_attributes(review: &Value, errors: &mut Vec<FieldError>) {
-    let spec = review.part("spec");
-    match (spec.at("resourceAttributes"), spec.at("nonResourceAttributes")) {
-        (Some(_), Some(path)) => errors.push(FieldError::invalid(
-            "spec.nonResourceAttributes",
-            path,
-            "cannot be specified in combination with resourceAttributes",
-        )),
-        (None, None) => errors.push(FieldError::invalid(
-            "spec.resourceAttributes",
-            &Value::Null,
-            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-        )),
-        _ => {}
-    }
-    for field in ["fieldSelector", "labelSelector"] {
-        let Some(selector) = spec.part("resourceAttributes").at(field) else { continue };
-        let path = format!("spec.resourceAttributes.{field}");
-        match (selector.text("rawSelector"), selector.list("requirements")) {
-            ("", []) => {
-                let text = format!("when {path} is specified, requirements or rawSelector is required");
-                errors.push(FieldError::required(format!("{path}.requirements"), &text));
-            }
-            ("", _) | (_, []) => {}
-            (raw, _) => {
-                let text = "may not specified at the same time as requirements";
-                errors.push(FieldError::invalid(format!("{path}.rawSelector"), &raw.into(), text));
-            }
-        }
-    }
 }
 
 /// A review is no object: it has no metadata but, if it is local, its namespace.
