@@ -55,6 +55,9 @@ fn structure(fields: &mut Map<String, Value>, s: StructType<'_>) {
         Some(field) if value.is_null() => field.kept_when_zero() && field.pointer(),
         Some(field) => {
             canonical(value, field.ty());
+            if field.kept_when_zero() && !field.pointer() && is_zero_list(value, field) {
+                *value = Value::Null;
+            }
             // That owners are given as none says that they are to be forgotten.
             field.pointer() || field.kept_when_zero() || name == "managedFields" || !is_zero(value, field)
         }
@@ -77,6 +80,15 @@ fn is_zero(value: &Value, field: FieldRef<'_>) -> bool {
         Value::String(text) => text.is_empty(),
         Value::Array(items) => items.is_empty(),
         Value::Object(fields) => fields.is_empty() && matches!(field.ty().shape(), Shape::Map(_)),
+    }
+}
+
+/// In protobuf, in which upstream stores, a list or map without items is none.
+fn is_zero_list(value: &Value, field: FieldRef<'_>) -> bool {
+    match (field.ty().shape(), value) {
+        (Shape::List(_), Value::Array(items)) => items.is_empty(),
+        (Shape::Map(_), Value::Object(fields)) => fields.is_empty(),
+        _ => false,
     }
 }
 

@@ -205,7 +205,10 @@ pub(crate) fn prepare_update(object: &mut Value, old: &Value, generation: Genera
     if before.has("creationTimestamp") {
         copy(metadata, before, "creationTimestamp");
     }
-    copy(metadata, before, "deletionTimestamp");
+    // Who gives a time to an object that lives on is told that it does not change.
+    if before.has("deletionTimestamp") {
+        copy(metadata, before, "deletionTimestamp");
+    }
     if !metadata.has("deletionGracePeriodSeconds") {
         copy(metadata, before, "deletionGracePeriodSeconds");
     }

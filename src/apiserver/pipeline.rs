@@ -274,7 +274,7 @@ impl Asked {
         // A method that nothing knows is refused when it is known whether there is anything at the path.
         let verb = request::verb(request.method(), &target, watch).unwrap_or(Verb::Get);
         if options.field_manager.is_none() {
-            options.field_manager = manager(request);
+            options.field_manager = Some(manager(request));
         }
         if verb == Verb::Patch {
             let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -403,10 +403,14 @@ async fn short(
     notes: &Notes,
     recording: Option<&Recording>,
 ) -> Result<Response<Body>, Failure> {
-    let Some((_, mut call)) = asked.resource else {
+    let Some((target, mut call)) = asked.resource else {
         return endpoints::answer(server, &request).await;
     };
     let row = server.row(&call)?;
+    // Only what is proxied to has paths of its own.
+    if !target.rest.is_empty() && call.subresource.as_deref() != Some("proxy") {
+        return Err(failures::no_such_path());
+    }
     routed(&row, &call, request.method())?;
     let parameters = request::query(request.uri().query().unwrap_or_default());
     options::check(&call, &parameters)?;
@@ -549,12 +553,13 @@ async fn long_running(
 }
 
 /// The field manager of a client that names none: the program's name in its user agent.
-fn manager<B>(request: &Request<B>) -> Option<String> {
+fn manager<B>(request: &Request<B>) -> String {
     const MANAGER_BYTES_MAX: usize = 128;
-    let agent = request.headers().get(USER_AGENT)?.to_str().ok()?;
+    const UNKNOWN: &str = "unknown";
+    let agent = request.headers().get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     let name = agent.split('/').next().unwrap_or_default();
     let name: String = name.chars().filter(|one| !one.is_control()).take(MANAGER_BYTES_MAX).collect();
-    (!name.is_empty()).then_some(name)
+    if name.is_empty() { UNKNOWN.to_owned() } else { name }
 }
 
 #[cfg(test)]

@@ -163,13 +163,16 @@ impl Services {
         if wanted.is_empty() && !spec.text("clusterIP").is_empty() {
             wanted.push(spec.text("clusterIP").to_owned());
         }
+        // What selects no pods may name addresses of both families, whatever the cluster has.
+        let free = headless && spec.map("selector").is_none_or(serde_json::Map::is_empty);
         let policy = match spec.text("ipFamilyPolicy") {
+            "" if free => "RequireDualStack",
             "" if spec.list("ipFamilies").len() > 1 || wanted.len() > 1 => "RequireDualStack",
             "" => "SingleStack",
             policy => policy,
         }
         .to_owned();
-        let families = self.families(spec, &wanted, &policy, headless)?;
+        let families = self.families(spec, &wanted, &policy, free)?;
         spec.set("ipFamilyPolicy", policy);
         spec.set("ipFamilies", families.clone());
         if headless {
@@ -192,36 +195,34 @@ impl Services {
         Ok(())
     }
 
-    fn families(
-        &self,
-        spec: &Value,
-        wanted: &[String],
-        policy: &str,
-        headless: bool,
-    ) -> Result<Vec<String>, FieldError> {
+    fn families(&self, spec: &Value, wanted: &[String], policy: &str, free: bool) -> Result<Vec<String>, FieldError> {
         let mut families: Vec<String> =
             spec.list("ipFamilies").iter().filter_map(Value::as_str).map(str::to_owned).collect();
-        if families.is_empty() && !headless {
+        if families.is_empty() {
             families =
                 wanted.iter().filter_map(|text| text.parse().ok()).map(|ip: IpAddr| family(ip).to_owned()).collect();
         }
         for (index, one) in families.iter().enumerate() {
-            if self.range_of(one).is_none() && !headless {
+            if self.range_of(one).is_none() && !free {
                 return Err(unconfigured(one, index));
             }
         }
         let mut all: Vec<String> = self.ranges.iter().map(|range| family(range.addr()).to_owned()).collect();
-        all.retain(|one| !families.contains(one));
+        if free {
+            all.extend(["IPv4", "IPv6"].map(str::to_owned));
+        }
         let count = match policy {
             "SingleStack" => 1,
-            "RequireDualStack" if self.ranges.len() < 2 && !headless => {
+            "RequireDualStack" if self.ranges.len() < 2 && !free => {
                 let text = "this cluster is not configured for dual-stack services";
                 return Err(FieldError::invalid("spec.ipFamilyPolicy", &policy.into(), text));
             }
             _ => 2,
         };
-        while families.len() < count && !all.is_empty() {
-            families.push(all.remove(0));
+        for one in all {
+            if families.len() < count && !families.contains(&one) {
+                families.push(one);
+            }
         }
         families.truncate(count);
         Ok(families)

@@ -34,10 +34,6 @@ pub fn namespace_update(object: &mut Value, old: &Value, subresource: Option<&st
     }
 }
 
-pub fn pending(object: &mut Value) {
-    object.set("status", json!({"phase": "Pending"}));
-}
-
 /// A new volume has been pending since it was made.
 pub fn volume_create(object: &mut Value) {
     let created = object.part("metadata").part("creationTimestamp").clone();

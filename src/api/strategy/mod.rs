@@ -13,6 +13,7 @@ use crate::{failure::FieldError, print::Column};
 
 pub use crate::canonical::clear_status;
 
+pub mod claims;
 pub mod convert;
 pub mod devices;
 pub mod kinds;

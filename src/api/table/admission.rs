@@ -25,6 +25,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
             .prepare_update(kinds::strict_status_update)
             .show(print::VALIDATING_POLICIES, print::validating_policy)
             .validate(validation::policies::validating)
+            .validate_update(validation::policies::validating_update)
             .default(defaults::cluster::admission_policy)
             .status(),
         admission("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding")
@@ -38,10 +39,12 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         flow("flowschemas", "FlowSchema")
             .show(print::FLOW_SCHEMAS, print::flow_schema)
             .validate(validation::flowcontrol::flow_schema)
+            .validate_update(validation::flowcontrol::flow_schema_update)
             .default(defaults::cluster::flow_schema),
         flow("prioritylevelconfigurations", "PriorityLevelConfiguration")
             .show(print::PRIORITY_LEVELS, print::priority_level)
             .validate(validation::flowcontrol::priority_level)
+            .validate_update(validation::flowcontrol::priority_level_update)
             .default(defaults::cluster::priority_level),
     ]);
 }

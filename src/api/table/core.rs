@@ -7,7 +7,7 @@ use crate::{
     meta::NameRule,
     print,
     selector::SelectableField as Field,
-    strategy::{convert, kinds, pod, retired, service, warnings},
+    strategy::{claims, convert, kinds, pod, retired, service, warnings},
     validation,
 };
 
@@ -119,7 +119,8 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         core("persistentvolumeclaims", "PersistentVolumeClaim")
             .show(print::CLAIMS, print::claim)
             .warn(warnings::claim)
-            .prepare_create(kinds::pending)
+            .prepare_create(claims::prepare_create)
+            .prepare_update(claims::prepare_update)
             .validate(validation::storage::claim)
             .validate_update(validation::storage::claim_update)
             .short(&["pvc"])
@@ -164,6 +165,7 @@ pub(super) fn add(rows: &mut Vec<Built>) {
         core("replicationcontrollers", "ReplicationController")
             .show(print::REPLICA_SETS, print::replication_controller)
             .validate(validation::apps::replication_controller)
+            .validate_update(validation::apps::replication_controller_update)
             .short(&["rc"])
             .category("all")
             .key("controllers")

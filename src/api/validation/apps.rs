@@ -5,6 +5,8 @@ use serde_json::Value;
 use super::{Check, is_zero, labels, pod, same};
 use crate::{failure::FieldError, fields::Fields, format, path::Path};
 
+const OF_REPLICAS: &[&str] = &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+
 pub fn deployment(object: &Value, errors: &mut Vec<FieldError>) {
     let check = &mut Check { errors };
     let root = Path::Root;
@@ -51,7 +53,12 @@ fn strategy(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {
 /// The selector is for good; a status does not claim more pods than there are.
 pub fn deployment_update(object: &Value, old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
     if subresource == Some("status") {
-        return counts(object, errors, &["updatedReplicas", "readyReplicas", "availableReplicas"]);
+        not_negative(
+            object,
+            errors,
+            &["observedGeneration", "unavailableReplicas", "terminatingReplicas", "collisionCount"],
+        );
+        return counts(object, errors, &["updatedReplicas", "readyReplicas", "availableReplicas"], "readyReplicas");
     }
     deployment(object, errors);
     fixed_selector(object, old, errors);
@@ -62,7 +69,16 @@ fn fixed_selector(object: &Value, old: &Value, errors: &mut Vec<FieldError>) {
     Check { errors }.unchanged(object.part("spec"), old.part("spec"), &root.field("spec"), "selector");
 }
 
-fn counts(object: &Value, errors: &mut Vec<FieldError>, names: &[&str]) {
+fn not_negative(object: &Value, errors: &mut Vec<FieldError>, names: &[&str]) {
+    let root = Path::Root;
+    let path = root.field("status");
+    for name in names {
+        Check { errors }.not_negative(object.part("status"), &path, name);
+    }
+}
+
+/// No more pods are anything than there are, nor available than ready, which upstream calls `ready`.
+fn counts(object: &Value, errors: &mut Vec<FieldError>, names: &[&str], ready: &str) {
     let check = &mut Check { errors };
     let root = Path::Root;
     let path = root.field("status");
@@ -78,7 +94,7 @@ fn counts(object: &Value, errors: &mut Vec<FieldError>, names: &[&str]) {
     }
     let available = status.int("availableReplicas").unwrap_or_default();
     if available > status.int("readyReplicas").unwrap_or_default() {
-        check.invalid(&path.field("availableReplicas"), &available.into(), "cannot be greater than readyReplicas");
+        check.invalid(&path.field("availableReplicas"), &available.into(), &format!("cannot be greater than {ready}"));
     }
 }
 
@@ -95,7 +111,8 @@ pub fn replica_set(object: &Value, errors: &mut Vec<FieldError>) {
 
 pub fn replica_set_update(object: &Value, old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
     if subresource == Some("status") {
-        return counts(object, errors, &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"]);
+        not_negative(object, errors, &["observedGeneration", "terminatingReplicas"]);
+        return counts(object, errors, OF_REPLICAS, "readyReplicas");
     }
     replica_set(object, errors);
     fixed_selector(object, old, errors);
@@ -184,7 +201,8 @@ fn as_of_a_pod(spec: &Value) -> std::borrow::Cow<'_, Value> {
 pub fn stateful_set_update(object: &Value, old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
     if subresource == Some("status") {
         let names = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
-        return counts(object, errors, &names);
+        not_negative(object, errors, &["observedGeneration", "collisionCount"]);
+        return counts(object, errors, &names, "status.readyReplicas");
     }
     stateful_set(object, errors);
     let free = [
@@ -250,10 +268,35 @@ pub fn daemon_set(object: &Value, errors: &mut Vec<FieldError>) {
 }
 
 pub fn daemon_set_update(object: &Value, old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
-    if subresource != Some("status") {
-        daemon_set(object, errors);
-        fixed_selector(object, old, errors);
+    const COUNTS: &[&str] = &[
+        "currentNumberScheduled",
+        "numberMisscheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+        "observedGeneration",
+        "updatedNumberScheduled",
+        "numberAvailable",
+        "numberUnavailable",
+        "collisionCount",
+    ];
+    if subresource == Some("status") {
+        return not_negative(object, errors, COUNTS);
     }
+    daemon_set(object, errors);
+    fixed_selector(object, old, errors);
+}
+
+pub fn replication_controller_update(
+    object: &Value,
+    _old: &Value,
+    subresource: Option<&str>,
+    errors: &mut Vec<FieldError>,
+) {
+    if subresource == Some("status") {
+        not_negative(object, errors, &["observedGeneration"]);
+        return counts(object, errors, OF_REPLICAS, "readyReplicas");
+    }
+    replication_controller(object, errors);
 }
 
 pub fn replication_controller(object: &Value, errors: &mut Vec<FieldError>) {

@@ -206,6 +206,16 @@ pub fn signing_request_update(object: &Value, old: &Value, subresource: Option<&
             check.forbidden(&conditions, &format!("updates may not remove a condition of type \"{kind}\""));
         }
     }
+    for (index, condition) in object.part("status").list("conditions").iter().enumerate() {
+        let path = conditions.index(index);
+        check.text(condition, &path, "type");
+        let decided = matches!(condition.text("type"), "Approved" | "Denied" | "Failed");
+        check.choice(condition, &path, "status", if decided { &["True"] } else { &["False", "True", "Unknown"] });
+        let kinds = object.part("status").list("conditions").iter().take(index);
+        if kinds.into_iter().any(|before| before.text("type") == condition.text("type")) {
+            check.duplicate(&path.field("type"), condition.part("type"));
+        }
+    }
     if find(object, "Approved").is_some() && find(object, "Denied").is_some() {
         check.invalid(&conditions, &"Denied".into(), "Approved and Denied conditions are mutually exclusive");
     }

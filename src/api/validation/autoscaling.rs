@@ -141,6 +141,7 @@ pub fn disruption_budget_update(object: &Value, _old: &Value, subresource: Optio
     for name in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
         check.not_negative(object.part("status"), &path, name);
     }
+    super::conditions::conditions(check, object.part("status"), &path);
 }
 
 pub fn priority_class(object: &Value, errors: &mut Vec<FieldError>) {

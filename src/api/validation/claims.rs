@@ -191,14 +191,17 @@ fn configuration(check: &mut Check<'_>, config: &Value, path: &Path<'_>) {
     let path = path.field("opaque");
     let Some(opaque) = config.at("opaque") else { return check.required(&path, "") };
     driver(check, opaque, &path);
-    let parameters = opaque.part("parameters");
-    let path = path.field("parameters");
-    if parameters.is_null() {
-        check.required(&path, "");
-    } else if parameters.to_string().len() > PARAMETERS_BYTES_MAX {
-        check.errors.push(FieldError::too_long(&path, PARAMETERS_BYTES_MAX));
-    } else if !parameters.is_object() {
-        check.invalid(&path, &"<value omitted>".into(), "must be a valid JSON object");
+    raw_object(check, opaque.part("parameters"), &path.field("parameters"));
+}
+
+/// An object whose fields only drivers know.
+fn raw_object(check: &mut Check<'_>, object: &Value, path: &Path<'_>) {
+    if object.is_null() {
+        check.required(path, "");
+    } else if object.to_string().len() > PARAMETERS_BYTES_MAX {
+        check.errors.push(FieldError::too_long(path, PARAMETERS_BYTES_MAX));
+    } else if !object.is_object() {
+        check.invalid(path, &"<value omitted>".into(), "must be a valid JSON object");
     }
 }
 
@@ -257,12 +260,75 @@ fn claim_status(object: &Value, old: &Value, errors: &mut Vec<FieldError>) {
         let text = "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set";
         check.forbidden(&reserved, text);
     }
+    device_statuses(check, status, &path.field("devices"));
     match (before.at("allocation"), status.at("allocation")) {
         (Some(_), Some(_)) => check.unchanged(status, before, &path, "allocation"),
         (None, Some(allocation)) => {
             allocated(check, allocation, &requests_of(object.part("spec")), &path.field("allocation"));
         }
         (_, None) => {}
+    }
+}
+
+/// What drivers say of devices that the claim has.
+fn device_statuses(check: &mut Check<'_>, status: &Value, path: &Path<'_>) {
+    const CONDITIONS_MAX: usize = 8;
+    const IPS_MAX: usize = 16;
+    let id = |device: &Value| ["driver", "pool", "device", "shareID"].map(|name| device.text(name).to_owned());
+    let has: BTreeSet<_> = status.part("allocation").part("devices").list("results").iter().map(id).collect();
+    let mut seen = BTreeSet::new();
+    for (index, device) in status.list("devices").iter().enumerate() {
+        let path = path.index(index);
+        driver(check, device, &path);
+        pool_name(check, device.text("pool"), &path.field("pool"));
+        check.found(&path.field("device"), device.text("device"), format::dns_label(device.text("device")));
+        if let Some(share) = device.at("shareID").and_then(Value::as_str) {
+            share_id(check, share, &path.field("shareID"));
+        }
+        let own = id(device);
+        let [driver, pool, name, share] = &own;
+        let shown = serde_json::json!({"Driver": driver, "Pool": pool, "Device": name, "ShareID": share});
+        if !has.contains(&own) {
+            check.invalid(&path, &shown, "must be an allocated device in the claim");
+        }
+        if !seen.insert(own) {
+            check.duplicate(&path, &shown);
+        }
+        at_most(check, device.list("conditions").len(), CONDITIONS_MAX, &path.field("conditions"));
+        super::conditions::conditions(check, device, &path);
+        if device.has("data") {
+            raw_object(check, device.part("data"), &path.field("data"));
+        }
+        let network = path.field("networkData");
+        let ips = network.field("ips");
+        let addresses = device.part("networkData").list("ips");
+        at_most(check, addresses.len(), IPS_MAX, &ips);
+        for (index, address) in addresses.iter().filter_map(Value::as_str).enumerate() {
+            if address.parse::<ipnet::IpNet>().is_err() {
+                let text = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
+                check.invalid(&ips.index(index), &address.into(), text);
+            }
+        }
+    }
+}
+
+/// A UUID in its usual form.
+fn share_id(check: &mut Check<'_>, id: &str, path: &Path<'_>) {
+    const UUID_CHARS: usize = 36;
+    let digits = |byte: u8| byte.is_ascii_hexdigit();
+    let formed = id.bytes().enumerate().all(|(at, byte)| match at {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => digits(byte),
+    });
+    if id.len() != UUID_CHARS {
+        let text = format!("error validating uid: invalid UUID length: {}", id.len());
+        check.invalid(path, &id.into(), &text);
+    } else if !formed {
+        check.invalid(path, &id.into(), "error validating uid: invalid UUID format");
+    } else if id.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        let text = "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase \
+                    hexadecimal characters";
+        check.invalid(path, &id.into(), text);
     }
 }
 

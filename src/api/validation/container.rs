@@ -41,7 +41,6 @@ pub(crate) struct Pod<'a> {
     pub claims: BTreeSet<&'a str>,
     pub grace_seconds: Option<i64>,
     pub restart_policy: &'a str,
-    pub os: Option<&'a str>,
     pub host_users: bool,
 }
 
@@ -152,7 +151,12 @@ fn common(check: &mut Check<'_>, container: &Value, pod: &Pod<'_>, path: &Path<'
     env_from(check, container, &path.field("envFrom"));
     mounts::mounts(check, container, pod, path);
     check.choice(container, path, "imagePullPolicy", PULL_POLICIES);
-    resources::requirements(check, container.part("resources"), &path.field("resources"));
+    resources::requirements(
+        check,
+        container.part("resources"),
+        resources::name_for_container,
+        &path.field("resources"),
+    );
     pod_claims::used(check, container.part("resources"), &pod.claims, &path.field("resources"));
     resize_policy(check, container, pod, &path.field("resizePolicy"));
     security::of_container(check, container.part("securityContext"), pod, &path.field("securityContext"));

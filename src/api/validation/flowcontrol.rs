@@ -185,6 +185,20 @@ fn url_fault(url: &str) -> Option<&'static str> {
     }
 }
 
+pub fn flow_schema_update(object: &Value, _old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
+    match subresource {
+        Some(_) => conditions(&mut Check { errors }, object),
+        None => flow_schema(object, errors),
+    }
+}
+
+pub fn priority_level_update(object: &Value, _old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
+    match subresource {
+        Some(_) => conditions(&mut Check { errors }, object),
+        None => priority_level(object, errors),
+    }
+}
+
 /// A type of condition is there once, and has a name.
 fn conditions(check: &mut Check<'_>, object: &Value) {
     let root = Path::Root;

@@ -273,4 +273,6 @@ pub(crate) fn is_zero(value: &Value) -> bool {
 }
 
 #[cfg(test)]
+mod status_tests;
+#[cfg(test)]
 mod tests;

@@ -107,9 +107,7 @@ fn backend(check: &mut Check<'_>, backend: &Value, path: &Path<'_>) {
         }
         (None, None) => check.invalid(path, &"".into(), "resource or service backend is required"),
         (None, Some(resource)) => {
-            let path = path.field("resource");
-            check.text(resource, &path, "kind");
-            check.text(resource, &path, "name");
+            local_reference(check, resource, &path.field("resource"));
         }
         (Some(service), None) => {
             let here = path.field("service");
@@ -129,6 +127,19 @@ fn backend(check: &mut Check<'_>, backend: &Value, path: &Path<'_>) {
     }
 }
 
+/// An object of any kind by group, kind and name.
+pub(crate) fn local_reference(check: &mut Check<'_>, reference: &Value, path: &Path<'_>) {
+    if let Some(group) = reference.at("apiGroup").and_then(Value::as_str) {
+        check.found(&path.field("apiGroup"), group, format::dns_subdomain(group));
+    }
+    for name in ["kind", "name"] {
+        let value = reference.text(name);
+        if check.text(reference, path, name) {
+            check.found(&path.field(name), value, format::path_segment(value, false));
+        }
+    }
+}
+
 pub fn ingress_class(object: &Value, errors: &mut Vec<FieldError>) {
     let check = &mut Check { errors };
     let root = Path::Root;
@@ -144,12 +155,18 @@ pub fn ingress_class(object: &Value, errors: &mut Vec<FieldError>) {
     }
     let Some(parameters) = spec.at("parameters") else { return };
     let path = path.field("parameters");
-    check.text(parameters, &path, "kind");
-    check.text(parameters, &path, "name");
-    check.choice(parameters, &path, "scope", &["Cluster", "Namespace"]);
+    local_reference(check, parameters, &path);
+    if !parameters.has("scope") {
+        return check.required(&path.field("scope"), "");
+    }
+    check.one_of(parameters, &path, "scope", &["Cluster", "Namespace"]);
     match (parameters.text("scope"), parameters.has("namespace")) {
         ("Namespace", false) => {
             check.required(&path.field("namespace"), "`parameters.scope` is set to 'Namespace'");
+        }
+        ("Namespace", true) => {
+            let namespace = parameters.text("namespace");
+            check.found(&path.field("namespace"), namespace, format::dns_label(namespace));
         }
         ("Cluster", true) => check.forbidden(&path.field("namespace"), "`parameters.scope` is set to 'Cluster'"),
         _ => {}

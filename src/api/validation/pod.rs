@@ -95,7 +95,6 @@ fn spec(check: &mut Check<'_>, spec: &Value, pod: &Value, path: &Path<'_>) {
         claims: pod_claims::of_pod(check, spec, path),
         grace_seconds: spec.int("terminationGracePeriodSeconds"),
         restart_policy: spec.text("restartPolicy"),
-        os: spec.at("os").map(|os| os.text("name")),
         host_users: spec.get("hostUsers") != Some(&Value::Bool(false)),
     };
     container::containers(check, spec, &pod, path);
@@ -146,8 +145,9 @@ fn spec(check: &mut Check<'_>, spec: &Value, pod: &Value, path: &Path<'_>) {
     let resources = path.field("resources");
     if spec.part("resources").has("claims") {
         check.forbidden(&resources.field("claims"), "claims may not be set for Resources at pod-level");
+        pod_claims::used(check, spec.part("resources"), &pod.claims, &resources);
     }
-    super::resources::requirements(check, spec.part("resources"), &resources);
+    super::resources::requirements(check, spec.part("resources"), super::resources::name_for_pod, &resources);
 }
 
 fn hostname_override(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {

@@ -12,6 +12,7 @@ const LISTS: [(&str, &str); 3] = [
     ("initContainerStatuses", "initContainers"),
     ("ephemeralContainerStatuses", "ephemeralContainers"),
 ];
+const ID_MAX: i64 = i32::MAX as i64;
 const ENDED: &str = "may not be transitioned to non-terminated state";
 
 pub(crate) fn update(check: &mut Check<'_>, pod: &Value, old: &Value) {
@@ -29,6 +30,7 @@ pub(crate) fn update(check: &mut Check<'_>, pod: &Value, old: &Value) {
     }
     for (statuses, containers) in LISTS {
         ended(check, status, old, (statuses, containers), &path.field(statuses));
+        of_containers(check, status, pod, (statuses, containers), &path.field(statuses));
     }
     claims(check, status, pod, &path.field("resourceClaimStatuses"));
     extended_claim(check, status, pod, &path.field("extendedResourceClaimStatus"));
@@ -106,6 +108,55 @@ fn restarts(container: &Value, spec: &Value, code: i64) -> bool {
         "Always" => true,
         "OnFailure" => code != 0,
         _ => false,
+    }
+}
+
+/// As whom containers run, and how the devices are that they have.
+fn of_containers(
+    check: &mut Check<'_>,
+    status: &Value,
+    pod: &Value,
+    (statuses, containers): (&str, &str),
+    path: &Path<'_>,
+) {
+    const HEALTH: &[&str] = &["Healthy", "Unhealthy", "Unknown"];
+    let windows = pod.part("spec").part("os").text("name") == "windows";
+    for (index, one) in status.list(statuses).iter().enumerate() {
+        let path = path.index(index);
+        if let Some(user) = one.part("user").at("linux") {
+            let here = path.field("user");
+            let here = here.field("linux");
+            if windows {
+                check.forbidden(&here, "cannot be set for a windows pod");
+            }
+            check.in_range(user, &here, "uid", 0, ID_MAX);
+            check.in_range(user, &here, "gid", 0, ID_MAX);
+            let groups = here.field("supplementalGroups");
+            for (index, group) in user.list("supplementalGroups").iter().enumerate() {
+                if !group.as_i64().is_some_and(|group| (0..=ID_MAX).contains(&group)) {
+                    check.invalid(&groups.index(index), group, &format::range_text(0, ID_MAX));
+                }
+            }
+        }
+        let list = path.field("allocatedResourcesStatus");
+        let devices = one.list("allocatedResourcesStatus");
+        if containers == "ephemeralContainers" {
+            if !devices.is_empty() {
+                check.forbidden(&list, "must not be specified in container status");
+            }
+            continue;
+        }
+        for (index, device) in devices.iter().enumerate() {
+            let path = list.index(index);
+            let list = path.field("resources");
+            for (index, resource) in device.list("resources").iter().enumerate() {
+                let path = list.index(index);
+                check.choice_or_not_supported(resource, &path, "health", HEALTH);
+                if resource.has("message") && resource.text("message").is_empty() {
+                    check.required(&path.field("message"), "must be non-empty if specified");
+                }
+            }
+        }
     }
 }
 

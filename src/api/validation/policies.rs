@@ -13,6 +13,25 @@ const ANNOTATION_EXPRESSION_BYTES_MAX: usize = 5 * 1024;
 const REASONS: [&str; 4] = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
 const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
 
+/// Of a status, what is said of types, and conditions.
+pub fn validating_update(object: &Value, _old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
+    if subresource.is_none() {
+        return validating(object, errors);
+    }
+    let check = &mut Check { errors };
+    let root = Path::Root;
+    let path = root.field("status");
+    let status = object.part("status");
+    let list = path.field("typeChecking");
+    let list = list.field("expressionWarnings");
+    for (index, warning) in status.part("typeChecking").list("expressionWarnings").iter().enumerate() {
+        let path = list.index(index);
+        check.text(warning, &path, "warning");
+        check.text(warning, &path, "fieldRef");
+    }
+    super::conditions::conditions(check, status, &path);
+}
+
 /// A ValidatingAdmissionPolicy.
 pub fn validating(object: &Value, errors: &mut Vec<FieldError>) {
     let check = &mut Check { errors };

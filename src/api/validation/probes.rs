@@ -5,75 +5,6 @@ use serde_json::Value;
 use super::{Check, container::Pod};
 use crate::{fields::Fields, format, path::Path};
 
-/// Linux's signals, in the order of the alphabet.
-const SIGNALS: &[&str] = &[
-    "SIGABRT",
-    "SIGALRM",
-    "SIGBUS",
-    "SIGCHLD",
-    "SIGCLD",
-    "SIGCONT",
-    "SIGFPE",
-    "SIGHUP",
-    "SIGILL",
-    "SIGINT",
-    "SIGIO",
-    "SIGIOT",
-    "SIGKILL",
-    "SIGPIPE",
-    "SIGPOLL",
-    "SIGPROF",
-    "SIGPWR",
-    "SIGQUIT",
-    "SIGRTMAX",
-    "SIGRTMAX-1",
-    "SIGRTMAX-10",
-    "SIGRTMAX-11",
-    "SIGRTMAX-12",
-    "SIGRTMAX-13",
-    "SIGRTMAX-14",
-    "SIGRTMAX-2",
-    "SIGRTMAX-3",
-    "SIGRTMAX-4",
-    "SIGRTMAX-5",
-    "SIGRTMAX-6",
-    "SIGRTMAX-7",
-    "SIGRTMAX-8",
-    "SIGRTMAX-9",
-    "SIGRTMIN",
-    "SIGRTMIN+1",
-    "SIGRTMIN+10",
-    "SIGRTMIN+11",
-    "SIGRTMIN+12",
-    "SIGRTMIN+13",
-    "SIGRTMIN+14",
-    "SIGRTMIN+15",
-    "SIGRTMIN+2",
-    "SIGRTMIN+3",
-    "SIGRTMIN+4",
-    "SIGRTMIN+5",
-    "SIGRTMIN+6",
-    "SIGRTMIN+7",
-    "SIGRTMIN+8",
-    "SIGRTMIN+9",
-    "SIGSEGV",
-    "SIGSTKFLT",
-    "SIGSTOP",
-    "SIGSYS",
-    "SIGTERM",
-    "SIGTRAP",
-    "SIGTSTP",
-    "SIGTTIN",
-    "SIGTTOU",
-    "SIGURG",
-    "SIGUSR1",
-    "SIGUSR2",
-    "SIGVTALRM",
-    "SIGWINCH",
-    "SIGXCPU",
-    "SIGXFSZ",
-];
-
 pub(crate) fn lifecycle_and_probes(check: &mut Check<'_>, container: &Value, pod: &Pod<'_>, path: &Path<'_>) {
     if let Some(lifecycle) = container.at("lifecycle") {
         let path = path.field("lifecycle");
@@ -82,7 +13,6 @@ pub(crate) fn lifecycle_and_probes(check: &mut Check<'_>, container: &Value, pod
                 handler(check, hook, pod, &path.field(name));
             }
         }
-        stop_signal(check, lifecycle, pod, &path);
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(probe) = container.at(name) else { continue };
@@ -103,22 +33,6 @@ pub(crate) fn lifecycle_and_probes(check: &mut Check<'_>, container: &Value, pod
         } else if probe.int("successThreshold") != Some(1) {
             check.invalid(&path.field("successThreshold"), probe.part("successThreshold"), "must be 1");
         }
-    }
-}
-
-/// Which signal ends the container: one that its system has.
-fn stop_signal(check: &mut Check<'_>, lifecycle: &Value, pod: &Pod<'_>, path: &Path<'_>) {
-    if !lifecycle.has("stopSignal") {
-        return;
-    }
-    match pod.os {
-        None => {
-            let text = "may not be set for containers with empty `spec.os.name`";
-            check.forbidden(&path.field("stopSignal"), text);
-        }
-        Some("windows") => check.one_of(lifecycle, path, "stopSignal", &["SIGKILL", "SIGTERM"]),
-        Some("linux") => check.one_of(lifecycle, path, "stopSignal", SIGNALS),
-        Some(_) => {}
     }
 }
 

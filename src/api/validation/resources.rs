@@ -100,29 +100,42 @@ pub(crate) fn amount(check: &mut Check<'_>, path: &Path<'_>, name: &str, value: 
     Some(quantity)
 }
 
+/// What a pod may ask for as a whole.
+pub(crate) fn name_for_pod(check: &mut Check<'_>, path: &Path<'_>, name: &str) {
+    let before = check.errors.len();
+    resource_name(check, path, name);
+    if check.errors.len() == before && !matches!(name, "cpu" | "memory") && !is_huge_page(name) {
+        check.not_supported(path, &name.into(), &["cpu", "hugepages-", "memory"]);
+    }
+}
+
+/// Checks the name of a resource.
+pub(crate) type NameCheck = fn(&mut Check<'_>, &Path<'_>, &str);
+
 fn list<'a>(
     check: &mut Check<'_>,
     resources: Option<&'a Map<String, Value>>,
+    names: NameCheck,
     path: &Path<'_>,
 ) -> Vec<(&'a str, Option<Quantity>)> {
     let mut amounts = Vec::new();
     for (name, value) in resources.into_iter().flatten() {
         let path = path.key(name);
-        name_for_container(check, &path, name);
+        names(check, &path, name);
         amounts.push((name.as_str(), amount(check, &path, name, value)));
     }
     amounts
 }
 
-/// Limits and requests of a container.
-pub(crate) fn requirements(check: &mut Check<'_>, resources: &Value, path: &Path<'_>) {
+/// Limits and requests of a container, or of a pod as a whole.
+pub(crate) fn requirements(check: &mut Check<'_>, resources: &Value, names: NameCheck, path: &Path<'_>) {
     if resources.is_null() {
         return;
     }
     let limits_path = path.field("limits");
     let requests_path = path.field("requests");
-    let limits = list(check, resources.map("limits"), &limits_path);
-    let requests = list(check, resources.map("requests"), &requests_path);
+    let limits = list(check, resources.map("limits"), names, &limits_path);
+    let requests = list(check, resources.map("requests"), names, &requests_path);
     for (name, request) in &requests {
         let limit = limits.iter().find(|(limited, _)| limited == name);
         match (limit, request) {

@@ -279,7 +279,7 @@ pub fn claim(object: &Value, errors: &mut Vec<FieldError>) {
 /// Of a claim that has its volume, only what it asks for may grow; before that, it may get a volume and a class.
 pub fn claim_update(object: &Value, old: &Value, subresource: Option<&str>, errors: &mut Vec<FieldError>) {
     if subresource.is_some() {
-        return;
+        return claim_status(object, errors);
     }
     claim(object, errors);
     let check = &mut Check { errors };
@@ -308,6 +308,55 @@ pub fn claim_update(object: &Value, old: &Value, subresource: Option<&str>, erro
         let requests = resources.field("requests");
         check.forbidden(&requests.field("storage"), "field can not be less than previous value");
     }
+}
+
+/// What a claim has, and how far a change of its size has come.
+fn claim_status(object: &Value, errors: &mut Vec<FieldError>) {
+    const RESIZES: &[&str] = &[
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
+        "NodeResizePending",
+    ];
+    let check = &mut Check { errors };
+    let root = Path::Root;
+    let path = root.field("status");
+    let status = object.part("status");
+    let amount = |check: &mut Check<'_>, value: &Value, path: &Path<'_>| {
+        if Quantity::from_value(value).is_ok_and(Quantity::is_negative) {
+            check.invalid(path, value, "must be a valid resource quantity");
+        }
+    };
+    let here = path.field("capacity");
+    for (name, value) in status.map("capacity").into_iter().flatten() {
+        amount(check, value, &here.key(name));
+    }
+    let here = path.field("allocatedResourceStatuses");
+    for (name, value) in status.map("allocatedResourceStatuses").into_iter().flatten() {
+        only_storage(check, name, &here);
+        if !value.as_str().is_some_and(|value| RESIZES.contains(&value)) {
+            check.not_supported(&here, &name.as_str().into(), RESIZES);
+        }
+    }
+    let here = path.field("allocatedResources");
+    for (name, value) in status.map("allocatedResources").into_iter().flatten() {
+        if only_storage(check, name, &here) {
+            amount(check, value, &here.key(name));
+        }
+    }
+}
+
+/// Of Kubernetes' own resources, a claim has storage only.
+fn only_storage(check: &mut Check<'_>, name: &str, path: &Path<'_>) -> bool {
+    let findings = format::label_key(name);
+    let fine = findings.is_empty();
+    check.found(path, name, findings);
+    if fine && name != "storage" && super::resources::is_native(name) {
+        check.not_supported(path, &name.into(), &["storage"]);
+        return false;
+    }
+    fine
 }
 
 pub fn class(object: &Value, errors: &mut Vec<FieldError>) {

@@ -68,10 +68,8 @@ pub(crate) fn source(check: &mut Check<'_>, kind: &str, source: &Value, holder: 
             }
         }
         "azureDisk" => azure_disk(check, source, &path),
-        "azureFile" => {
-            if source.has("secretNamespace") && source.text("secretNamespace").is_empty() {
-                check.required(&path.field("secretNamespace"), "");
-            }
+        "azureFile" if source.has("secretNamespace") && source.text("secretNamespace").is_empty() => {
+            check.required(&path.field("secretNamespace"), "");
         }
         "cinder" => secret(check, source, holder.is_persistent(), &path),
         "fc" => fibre_channel(check, source, &path),

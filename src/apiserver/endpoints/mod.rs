@@ -18,14 +18,25 @@ use crate::http::body::Body;
 use crate::http::respond;
 use crate::server::ApiServer;
 
+/// What there is beside discovery and health.
+const KNOWN: [&str; 6] = ["version", "metrics", "debug", "openapi", ".well-known", "openid"];
+
 pub async fn answer<B>(server: &ApiServer, request: &Request<B>) -> Result<Response<Body>, Failure> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Err(failures::no_such_verb());
-    }
     let path = request.uri().path();
     let headers = request.headers();
     let trimmed = if path.len() > 1 { path.trim_end_matches('/') } else { path };
     let parts: Vec<&str> = trimmed.split('/').skip(1).collect();
+    let read = matches!(*request.method(), Method::GET | Method::HEAD);
+    match parts.as_slice() {
+        // These are asked in any way; upstream does not look at the method.
+        ["" | "apis"] | ["apis", _] | ["healthz" | "livez" | "readyz", ..] => {}
+        ["api" | "apis", ..] if !read => {
+            discovery::answer(server, &parts, headers)?;
+            return Err(failures::no_such_verb());
+        }
+        [known, ..] if !read && KNOWN.contains(known) => return Err(failures::no_such_verb()),
+        _ => {}
+    }
     match parts.as_slice() {
         [""] => Ok(respond::json(200, &json!({"paths": discovery::paths(server)}))),
         ["api" | "apis", ..] => {
@@ -59,7 +70,7 @@ pub async fn answer<B>(server: &ApiServer, request: &Request<B>) -> Result<Respo
             let keys = serde_json::to_vec(server.authenticator().tokens().keys().jwks()).map_err(Failure::internal)?;
             Ok(respond::bytes(200, "application/jwk-set+json", Bytes::from(keys)))
         }
-        _ => Err(failures::no_such_path()),
+        _ => Ok(respond::text(404, "404 page not found\n")),
     }
 }
 

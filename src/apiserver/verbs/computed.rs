@@ -4,7 +4,7 @@ use api::{Call, Failure, Fields, Row, Verb};
 use serde_json::{Value, json};
 
 use super::typed::{self, Strictness};
-use super::{Outcome, Request, access_review, binding};
+use super::{Outcome, Request, access_review, binding, ownership};
 use crate::authn::INVALID_TOKEN;
 use crate::failures;
 use crate::identity::Identity;
@@ -35,7 +35,14 @@ pub async fn answer(mut request: Request<'_>) -> Result<Outcome, Failure> {
             let gvk = [row.resource.group.as_ref(), row.resource.version.as_ref(), row.kind.as_ref()];
             let strictness = Strictness::parse(request.call.options.field_validation.as_deref())?;
             let warnings = typed::check(&mut review, gvk, &[], strictness)?;
-            review.object("metadata");
+            if let Some(metadata) = review.object("metadata").filter(|_| !row.namespaced) {
+                metadata.unset("namespace");
+            }
+            api::meta::wipe(&mut review);
+            // Reviews that are answered as they were asked say who asked for what.
+            if !matches!(plural.as_str(), "selfsubjectreviews" | "selfsubjectrulesreviews") {
+                ownership::update(&request, None, &mut review);
+            }
             request.admit("", &mut review).await?;
             let status = match plural.as_str() {
                 "tokenreviews" => token_review(&request, &review).await?,
@@ -50,6 +57,11 @@ pub async fn answer(mut request: Request<'_>) -> Result<Outcome, Failure> {
             if plural == "selfsubjectreviews" {
                 let made = api::meta::time(request.now);
                 review.set("metadata", json!({"creationTimestamp": made}));
+            }
+            // What somebody may do does not depend on what was written beside the question.
+            if plural == "selfsubjectrulesreviews" {
+                review.set("metadata", json!({}));
+                review.set("spec", json!({}));
             }
             review.set("status", status);
             let mut outcome = Outcome::value(201, review);

@@ -19,7 +19,7 @@ const PAGE_OBJECTS: usize = 1000;
 
 pub async fn get(request: &Request<'_>) -> Result<Outcome, Failure> {
     let name = request.name()?;
-    let stored = match revision(request.call.options.resource_version.as_deref())? {
+    let stored = match revision_of_one(request.call.options.resource_version.as_deref())? {
         // "Any version will do".
         Some(0) => match request.cache()?.get(&path(request.namespace(), name)) {
             Some(stored) => stored,
@@ -140,7 +140,8 @@ async fn page(request: &Request<'_>, selection: &Selection, at: u64, after: Opti
         None => all.start.clone(),
     };
     if !all.contains(&start) {
-        return Err(Failure::bad_request("continue key is not valid: it belongs to another list"));
+        let text = format!("invalid continue token: continue key is not valid: {}", after.unwrap_or_default());
+        return Err(Failure::bad_request(text));
     }
     let limit = limit(request);
     let mut objects: Vec<Arc<Stored>> = Vec::new();
@@ -224,13 +225,19 @@ impl Token {
 
 /// A resource version of the client's: none, or a number.
 pub fn revision(text: Option<&str>) -> Result<Option<u64>, Failure> {
+    parsed(text).map_err(|why| Failure::bad_request(format!("invalid resource version: {why}")))
+}
+
+/// The same for one object and for watches, where upstream takes a bad one for its own fault (500).
+pub fn revision_of_one(text: Option<&str>) -> Result<Option<u64>, Failure> {
+    parsed(text).map_err(|why| Failure::new(Reason::Unknown, why))
+}
+
+fn parsed(text: Option<&str>) -> Result<Option<u64>, String> {
     match text {
         None | Some("") => Ok(None),
         Some(text) => text.parse().map(Some).map_err(|_| {
-            Failure::bad_request(format!(
-                "invalid resource version: resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \
-                 \"{text}\": invalid syntax"
-            ))
+            format!("resourceVersion: Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax")
         }),
     }
 }

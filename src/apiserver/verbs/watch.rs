@@ -14,7 +14,7 @@ use rand::RngExt;
 use task::Shutdown;
 use tokio::time::Instant;
 
-use super::read::revision;
+use super::read::revision_of_one;
 use super::{Selection, cache_of, convert};
 use crate::cache::{Cache, Change, Follower, Stored, TooOld};
 use crate::failures;
@@ -64,7 +64,7 @@ pub async fn open(server: &ApiServer, row: Arc<Row>, call: Call) -> Result<Watch
     if let Some(name) = &call.name {
         selection.only(name);
     }
-    let asked = revision(options.resource_version.as_deref())?;
+    let asked = revision_of_one(options.resource_version.as_deref())?;
     let resource = cache_of(server, &row)?;
     let cache = server.cache().clone();
     let streaming_list = options.send_initial_events == Some(true);
