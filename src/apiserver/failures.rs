@@ -68,6 +68,12 @@ pub fn not_acceptable(offered: &str) -> Failure {
     Failure::new(Reason::NotAcceptable, format!("only the following media types are accepted: {offered}"))
 }
 
+/// The client takes none of the media types that there are, whatever is asked for in them.
+pub fn no_representation(offered: &str) -> Failure {
+    let text = format!("406: Not Acceptable\n\nAvailable representations: {offered}");
+    Failure::new(Reason::NotAcceptable, text).about("", "", "")
+}
+
 /// No patch is of this type.
 pub fn no_such_patch() -> Failure {
     Failure::new(Reason::UnsupportedMediaType, "415: Unsupported Media Type").about("", "", "")

@@ -386,11 +386,12 @@ impl Asked {
 }
 
 /// The forms in which a resource's answers can be had.
-fn offer(row: &Row, subresource: Option<&str>) -> Offer {
+fn offer(row: &Row, call: &Call) -> Offer {
     let kept = row.stored || row.has_verb(Verb::List);
     Offer {
         protobuf: objects::of_row(row).is_some(),
-        table: kept && !matches!(subresource, Some("binding" | "eviction" | "token")),
+        table: kept && !matches!(call.subresource.as_deref(), Some("binding" | "eviction" | "token")),
+        watch: matches!(call.verb, Verb::List | Verb::Watch),
     }
 }
 
@@ -414,7 +415,7 @@ async fn short(
     routed(&row, &call, request.method())?;
     let parameters = request::query(request.uri().query().unwrap_or_default());
     options::check(&call, &parameters)?;
-    let form = negotiate::form(request.headers(), offer(&row, call.subresource.as_deref()))?;
+    let form = negotiate::form(request.headers(), offer(&row, &call))?;
     let (parts, incoming) = request.into_parts();
     let mut warnings = Vec::new();
     if matches!(call.verb, Verb::Create | Verb::Update | Verb::Patch | Verb::Delete | Verb::DeleteCollection) {
@@ -454,7 +455,11 @@ async fn short(
         recording.response(&audit::body_of(&outcome.body));
     }
     warnings.append(&mut outcome.warnings);
-    warnings.append(&mut notes.take_warnings());
+    for text in notes.take_warnings() {
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
     let now = server.now();
     let mut response = match (outcome.body, Writer::new(&row, form)?) {
         (Answered::Stored(stored), Some(mut writer)) => {
@@ -514,7 +519,7 @@ async fn long_running(
     allowed.subresource = None;
     let row = server.row(&allowed)?;
     options::check(&call, &request::query(request.uri().query().unwrap_or_default()))?;
-    let form = negotiate::form(request.headers(), offer(&row, call.subresource.as_deref()))?;
+    let form = negotiate::form(request.headers(), offer(&row, &call))?;
     let content_type = form.media.stream_type()?;
     let mut writer = Writer::new(&row, form)?;
     let watch = watch::open(server, row.clone(), call).await?;

@@ -428,3 +428,26 @@ fn nth(range: &IpNet, offset: u128) -> Option<IpAddr> {
 fn usable(range: &IpNet, address: IpAddr) -> bool {
     range.contains(&address) && address != range.network() && (address.is_ipv6() || address != range.broadcast())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::testing::Fixture;
+
+    #[tokio::test]
+    async fn what_selects_no_pods_may_have_addresses_of_both_families() {
+        let t = Fixture::start().await;
+        let spec = async |name: &str, spec: serde_json::Value| {
+            let service = json!({"metadata": {"name": name}, "spec": spec});
+            let made = t.create("", "services", service).await.unwrap();
+            (made["spec"]["ipFamilyPolicy"].clone(), made["spec"]["ipFamilies"].clone())
+        };
+        let both = (json!("RequireDualStack"), json!(["IPv4", "IPv6"]));
+        assert_eq!(spec("free", json!({"clusterIP": "None"})).await, both);
+        let single = (json!("SingleStack"), json!(["IPv4"]));
+        assert_eq!(spec("one", json!({"clusterIP": "None", "ipFamilyPolicy": "SingleStack"})).await, single);
+        let selecting = json!({"clusterIP": "None", "selector": {"a": "b"}, "ports": [{"port": 80}]});
+        assert_eq!(spec("selecting", selecting).await, single);
+    }
+}

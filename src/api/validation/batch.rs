@@ -22,11 +22,10 @@ pub fn job(object: &Value, errors: &mut Vec<FieldError>) {
     job_spec(check, spec, &path);
     match spec.at("selector") {
         None => check.required(&path.field("selector"), ""),
-        Some(selector) => {
-            labels::selector(check, selector, &path.field("selector"));
-            labels::matches_template(check, spec, &path);
-        }
+        Some(selector) => labels::selector(check, selector, &path.field("selector")),
     }
+    // Nothing is selected by no selector.
+    labels::matches_template(check, spec, &path);
 }
 
 fn job_spec(check: &mut Check<'_>, spec: &Value, path: &Path<'_>) {

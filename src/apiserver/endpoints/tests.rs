@@ -190,6 +190,28 @@ async fn the_whole_document_comes_in_both_forms() {
 }
 
 #[tokio::test]
+async fn paths_answer_as_upstream_has_them() {
+    let t = Fixture::start().await;
+    let mut http = t.http().await;
+    let none = bytes::Bytes::new;
+    for (method, path, code) in [
+        ("POST", "/healthz", 200),
+        ("PUT", "/apis", 200),
+        ("DELETE", "/apis/apps", 200),
+        ("POST", "/api", 405),
+        ("POST", "/apis/apps/v1", 405),
+        ("POST", "/apis/apps/v9", 404),
+        ("POST", "/version", 405),
+        ("POST", "/nowhere", 404),
+        ("GET", "/api/v1/nodes/a/status/b", 404),
+    ] {
+        assert_eq!(http.send(method, path, &[], none()).await.code, code, "{method} {path}");
+    }
+    let answer = http.get("/nowhere", "application/json").await;
+    assert_eq!((answer.content_type(), &answer.body[..]), ("text/plain; charset=utf-8", &b"404 page not found\n"[..]));
+}
+
+#[tokio::test]
 async fn people_read_lines() {
     let t = Fixture::start().await;
     let mut http = t.http().await;

@@ -48,10 +48,12 @@ pub struct Offer {
     pub protobuf: bool,
     /// Answers that are kept nowhere, reviews and the like, are no tables.
     pub table: bool,
+    /// Collections are lists and watches, and upstream says both where it can give neither.
+    pub watch: bool,
 }
 
 impl Offer {
-    pub const ALL: Offer = Offer { protobuf: true, table: true };
+    pub const ALL: Offer = Offer { protobuf: true, table: true, watch: false };
 }
 
 impl Form {
@@ -124,16 +126,29 @@ pub fn form(headers: &HeaderMap, offer: Offer) -> Result<Form, Failure> {
         return Ok(Form::JSON);
     }
     let offered = if offer.protobuf { OFFERED } else { OFFERED_WITHOUT_PROTOBUF };
-    ranges.iter().find_map(|range| accepted(range, offer)).ok_or_else(|| failures::not_acceptable(offered))
+    ranges.iter().find_map(|range| accepted(range, offer)).ok_or_else(|| {
+        if ranges.iter().any(|range| media_of(range).is_some()) {
+            return failures::not_acceptable(offered);
+        }
+        match (offer.watch, offer.protobuf) {
+            (false, _) => failures::no_representation(offered),
+            (true, true) => failures::no_representation(&format!("{offered}, {OFFERED_FOR_WATCHES}")),
+            (true, false) => failures::no_representation(&format!("{offered}, application/json;stream=watch")),
+        }
+    })
 }
 
-fn accepted(range: &Range<'_>, offer: Offer) -> Option<Form> {
-    let media = match range.media_type {
+fn media_of(range: &Range<'_>) -> Option<Media> {
+    Some(match range.media_type {
         "application/json" | "*/*" | "application/*" => Media::Json,
         "application/yaml" => Media::Yaml,
         PROTOBUF => Media::Protobuf,
         _ => return None,
-    };
+    })
+}
+
+fn accepted(range: &Range<'_>, offer: Offer) -> Option<Form> {
+    let media = media_of(range)?;
     let [stable, beta] = META;
     let version = match range.parameter("v") {
         Some("v1beta1") => beta,
@@ -222,8 +237,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_on_offer_is_said() {
+        let said = |accept: &'static str, offer: Offer| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+            form(&headers, offer).unwrap_err().message
+        };
+        let whole = format!("406: Not Acceptable\n\nAvailable representations: {OFFERED}");
+        assert_eq!(said("image/png", Offer::ALL), whole);
+        let list = Offer { watch: true, ..Offer::ALL };
+        assert_eq!(said("image/png", list), format!("{whole}, {OFFERED_FOR_WATCHES}"));
+        // The media type would do, but not in that shape.
+        let text = format!("only the following media types are accepted: {OFFERED}");
+        assert_eq!(said("application/json;as=Chair;v=v1;g=meta.k8s.io", list), text);
+    }
+
+    #[test]
     fn kinds_of_run_time_have_protobuf_for_their_metadata_alone() {
-        let of = |accept| of(accept, Offer { protobuf: false, table: true });
+        let of = |accept| of(accept, Offer { protobuf: false, ..Offer::ALL });
         assert_eq!(of("application/vnd.kubernetes.protobuf"), Err(406));
         assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), Ok(Form::JSON));
         let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
@@ -232,7 +263,7 @@ mod tests {
 
     #[test]
     fn what_is_no_table_is_not_given_as_one() {
-        let of = |accept| of(accept, Offer { protobuf: true, table: false });
+        let of = |accept| of(accept, Offer { table: false, ..Offer::ALL });
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
         assert_eq!(of(table), Err(406));
         assert_eq!(of(&format!("{table},application/json")), Ok(Form::JSON));

@@ -246,7 +246,9 @@ async fn a_watch_that_cannot_begin_says_why_in_protobuf() {
     let t = Fixture::start().await;
     let mut http = t.http().await;
     let answer = http.get("/api/v1/configmaps?watch=1&resourceVersion=x", PROTOBUF).await;
-    assert_eq!((answer.code, decoded(&answer.body)["reason"].as_str()), (400, Some("BadRequest")));
+    let status = decoded(&answer.body);
+    assert_eq!((answer.code, status["reason"].as_str()), (500, None));
+    assert!(status["message"].as_str().is_some_and(|text| text.starts_with("resourceVersion: Invalid value: \"x\"")));
     let answer = http.get("/api/v1/configmaps?watch=1", "application/yaml").await;
     assert_eq!(answer.code, 406);
 }

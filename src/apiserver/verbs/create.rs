@@ -18,6 +18,7 @@ pub async fn create(mut request: Request<'_>) -> Result<Outcome, Failure> {
     let strictness = Strictness::parse(request.call.options.field_validation.as_deref())?;
     let row = request.row.clone();
     let warnings = typed::check_row(&mut object, &row, &request.call.repeated, strictness)?;
+    request.notes.warn(warnings.iter().cloned());
     check_place(&request, &mut object)?;
     api::meta::wipe(&mut object);
     request.notes.warn(api::meta::dedup_owners(&mut object));

@@ -31,6 +31,8 @@ struct Options {
     uid: Option<String>,
     resource_version: Option<String>,
     dry_run: bool,
+    /// `orphanDependents` was said to be false, which old clients know to be answered with 202.
+    dependents_go: bool,
     /// As they came in the body, for admission.
     given: Option<Value>,
     /// Admission is behind it, as of an eviction.
@@ -96,7 +98,7 @@ async fn one(request: &Request<'_>, name: &str, options: &Options) -> Result<Out
         match step(request, name, &current, options).await? {
             Step::Again => {}
             Step::Marked(stored) => {
-                let code = if options.propagation.as_deref() == Some("Foreground") { 202 } else { 200 };
+                let code = if options.dependents_go { 202 } else { 200 };
                 return Ok(Outcome::stored(code, stored));
             }
             Step::Gone(object) => {
@@ -213,6 +215,10 @@ fn grace(request: &Request<'_>, old: &Value, asked: Option<i64>) -> i64 {
 
 /// The finalizers by which the garbage collector learns what to do with dependents.
 fn propagate(request: &Request<'_>, options: &Options, was_deleting: bool, finalizers: &mut Vec<Value>) {
+    // Nothing belongs to an event.
+    if request.plural() == "events" && matches!(request.group(), "" | "events.k8s.io") {
+        return;
+    }
     let keeps_dependents =
         matches!((request.group(), request.plural()), ("batch", "jobs") | ("", "replicationcontrollers"));
     let policy = match options.propagation.as_deref() {
@@ -245,8 +251,8 @@ fn shows_object(request: &Request<'_>) -> bool {
                 | "podtemplates"
                 | "resourcequotas"
                 | "serviceaccounts"
-        ) | ("storage.k8s.io", _)
-    )
+        ) | ("resource.k8s.io", _)
+    ) || (request.group() == "storage.k8s.io" && request.plural() != "csistoragecapacities")
 }
 
 fn success(request: &Request<'_>, name: &str, object: &Value) -> Value {
@@ -276,6 +282,7 @@ fn options(request: &mut Request<'_>) -> Result<Options, Failure> {
         if body.has("propagationPolicy") {
             options.propagation = Some(body.text("propagationPolicy").to_owned());
         } else if body.has("orphanDependents") {
+            options.dependents_go = !body.flag("orphanDependents");
             let policy = if body.flag("orphanDependents") { "Orphan" } else { "Background" };
             options.propagation = Some(policy.to_owned());
         }

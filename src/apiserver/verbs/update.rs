@@ -89,6 +89,7 @@ async fn edit(request: Request<'_>, mut change: Change<'_>, attempts: usize) -> 
     let mut warnings = Vec::new();
     if let Change::Replace(object) = &mut change {
         warnings = typed::check_row(object, &request.row, &request.call.repeated, strictness)?;
+        request.notes.warn(warnings.iter().cloned());
         place(&request, &name, object)?;
         request.notes.warn(api::meta::dedup_owners(object));
         request.row.default(object);
