@@ -4,12 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rand::RngExt;
+
 use crate::command::Command;
 use crate::disk::{Disk, RealDisk};
 use crate::error::OpenError;
 use crate::log::{Log, Options, Runs, SEGMENT_BYTES};
 use crate::open::{RELAXED_SYNC_AFTER, failed, identity};
-use crate::raft::Member;
+use crate::raft::{Applied, Id, Member};
 use crate::snapshot::{self, Contents, Snapshots};
 use crate::state::State;
 use crate::{Config, Store, start};
@@ -78,7 +80,7 @@ async fn begin_history(store: &Store) -> Result<(), OpenError> {
     store.compact(store.revision()).await.map_err(raft)
 }
 
-type Laid = (Saved, Log, crate::raft::Id, crate::raft::Applied);
+type Laid = (Saved, Log, Id, Applied);
 
 /// Puts the copy where the store looks for its snapshot.
 fn lay(copy: &Path, dir: &Path) -> Result<Laid, OpenError> {
@@ -87,7 +89,7 @@ fn lay(copy: &Path, dir: &Path) -> Result<Laid, OpenError> {
     disk.make_dir(dir).map_err(failed("make", dir))?;
     let snapshots = Snapshots::open(disk.clone(), dir.join(snapshot::DIR))?;
     snapshots.write(&Contents::of(&state, &applied)).map_err(failed("write a snapshot in", dir))?;
-    let id = identity(disk.as_ref(), &dir.join("identity"))?;
+    let id = identity(disk.as_ref(), &dir.join("identity"), rand::rng().random_range(1..=Id::MAX))?;
     let options = Options {
         dir: dir.join("log"),
         segment_bytes: SEGMENT_BYTES,

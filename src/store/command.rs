@@ -1,6 +1,7 @@
 //! What the Raft log carries: batches of commands, and what each of them came to.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -48,11 +49,41 @@ impl Command {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Batch {
     pub(crate) commands: Arc<Vec<Command>>,
+    #[serde(skip)]
+    taken: Taken,
 }
+
+/// Whether a batch has come into this member's log. All batches are equal in this.
+#[derive(Clone, Debug, Default)]
+struct Taken(Option<Arc<AtomicBool>>);
+
+impl PartialEq for Taken {
+    fn eq(&self, _: &Taken) -> bool {
+        true
+    }
+}
+
+impl Eq for Taken {}
 
 impl Batch {
     pub(crate) fn new(commands: Vec<Command>) -> Batch {
-        Batch { commands: Arc::new(commands) }
+        Batch { commands: Arc::new(commands), taken: Taken(None) }
+    }
+
+    /// One that can be asked whether it has come into the log.
+    pub(crate) fn proposed(commands: Vec<Command>) -> Batch {
+        Batch { commands: Arc::new(commands), taken: Taken(Some(Arc::default())) }
+    }
+
+    /// It is in the log from now on; what becomes of it there is not known before it is applied.
+    pub(crate) fn take(&self) {
+        if let Taken(Some(taken)) = &self.taken {
+            taken.store(true, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(&self.taken, Taken(Some(taken)) if taken.load(Ordering::Acquire))
     }
 
     /// No command in it needs a sync before it is acknowledged.

@@ -96,8 +96,19 @@ pub enum OpenError {
     #[error("another process has {} open", path.display())]
     Locked { path: PathBuf },
     /// The log is damaged at a place that had been durable: this is not the trace of a power cut.
-    #[error("the log is damaged: {} at byte {offset}: {reason}; the last good entry has index {last_good_index}", path.display())]
-    LogDamaged { path: PathBuf, offset: u64, reason: &'static str, last_good_index: u64 },
+    #[error(
+        "the log is damaged: {} at byte {offset}: {reason}; the last good entry has index {last_good_index}{}",
+        path.display(),
+        last_good_revision.map_or_else(String::new, |revision| format!(", the last good revision is {revision}"))
+    )]
+    LogDamaged {
+        path: PathBuf,
+        offset: u64,
+        reason: &'static str,
+        last_good_index: u64,
+        /// What the snapshot and the good entries come to.
+        last_good_revision: Option<u64>,
+    },
     /// Entries between the newest usable snapshot and the first of the log are missing.
     #[error("entries {from} to {to} are missing between the snapshot and the log")]
     Gap { from: u64, to: u64 },

@@ -113,7 +113,7 @@ impl Lessor {
                 }
             };
             tokio::select! {
-                biased;
+               biased;
                 () = stopping.cancelled() => return,
                 changed = leadership.changed() => if changed.is_err() { return },
                 () = self.watched.leases_touched() => {}
@@ -121,6 +121,7 @@ impl Lessor {
             }
             if self.end_what_is_over() {
                 tokio::select! {
+                    biased;
                     () = stopping.cancelled() => return,
                     () = tokio::time::sleep(REVOKE_PAUSE) => {}
                 }

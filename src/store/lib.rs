@@ -29,6 +29,7 @@ mod members;
 mod membership;
 mod open;
 mod raft;
+mod scrub;
 mod small_file;
 mod snapshot;
 mod start;
@@ -39,6 +40,8 @@ mod watch;
 #[cfg(test)]
 mod lease_test;
 #[cfg(test)]
+mod scrub_test;
+#[cfg(test)]
 mod sim;
 #[cfg(test)]
 mod store_test;
@@ -48,6 +51,7 @@ pub use error::{Error, OpenError, WatchError};
 pub use members::wire::{Dial, Stream};
 pub use membership::NetworkConfig;
 pub use raft::Leadership;
+pub use scrub::Damage;
 pub use types::*;
 pub use watch::{WatchProgress, Watcher};
 
@@ -64,6 +68,7 @@ use lessor::Lessor;
 use log::Log;
 use members::{Group, Inbound, ReadRequest};
 use raft::propose::Proposal;
+use scrub::Scrub;
 use snapshot::Snapshots;
 use watch::Watched;
 
@@ -123,6 +128,7 @@ struct Inner {
     snapshots: Arc<Snapshots>,
     proposals: mpsc::Sender<Proposal>,
     over_quota: Arc<AtomicBool>,
+    scrub: Scrub,
     lessor: Arc<Lessor>,
     leadership: Receiver<Leadership>,
     stopping: task::Shutdown,
@@ -156,6 +162,7 @@ impl Store {
             TrySendError::Closed(_) => Error::Closed,
         })?;
         tokio::select! {
+            biased;
             answer = answer => answer.unwrap_or(Err(Error::Closed))?,
             () = self.inner.closed.cancelled() => return Err(Error::Closed),
         }
@@ -213,7 +220,14 @@ impl Store {
             disk_bytes: inner.log.disk_bytes() + inner.snapshots.disk_bytes(),
             leader,
             read_only,
+            damage_found: inner.scrub.found.load(Ordering::Relaxed),
         }
+    }
+
+    /// Reads log and snapshot from the disk and checks them, at 1 MiB/s; this happens once a day by itself as well.
+    /// What is damaged is replaced by a new snapshot, as far as that can be.
+    pub async fn scrub(&self) -> Result<(), Damage> {
+        self.inner.scrub.pass().await
     }
 
     /// Follows who leads the group. What must run on one member only runs while `here` is set.
@@ -241,6 +255,7 @@ impl Store {
             TrySendError::Closed(_) => Error::Closed,
         })?;
         tokio::select! {
+            biased;
             answer = answer => answer.unwrap_or(Err(Error::Closed)),
             () = self.inner.closed.cancelled() => Err(Error::Closed),
         }

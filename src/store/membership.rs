@@ -58,6 +58,7 @@ impl Store {
     /// ends, or the store does.
     pub async fn accept(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         tokio::select! {
+            biased;
             () = wire::serve(self.inner.inbound.clone(), self.inner.group.peers.clone(), stream) => {}
             () = self.inner.stopping.cancelled() => {}
         }

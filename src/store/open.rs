@@ -18,11 +18,12 @@ use crate::command::Command;
 use crate::disk::{self, Disk, RealDisk};
 use crate::error::OpenError;
 use crate::lessor::Lessor;
-use crate::log::{Log, Options, Runs, SEGMENT_BYTES};
+use crate::log::{self, Log, Options, Runs, SEGMENT_BYTES};
 use crate::materialised::{self, Checkpointer, Database};
 use crate::members::{self, Group, Inbound, Nowhere, Peers, Pulse, Reads, Steward, Transport, wire};
 use crate::raft::propose::{self, Proposer};
 use crate::raft::{Applied, Due, Id, Leadership, Machine, Member, Raft};
+use crate::scrub::Scrub;
 use crate::snapshot::{self, Snapshots};
 use crate::start::{self, Kind};
 use crate::state::State;
@@ -81,6 +82,7 @@ pub(crate) async fn open_on(
 ) -> Result<Store, OpenError> {
     let failed_log = task::Shutdown::new();
     tokio::select! {
+        biased;
         result = open_until_failed(ground, config, shutdown, lock, failed_log.clone()) => result,
         () = failed_log.cancelled() => Err(OpenError::Failed),
     }
@@ -94,6 +96,7 @@ async fn open_until_failed(
     failed_log: task::Shutdown,
 ) -> Result<Store, OpenError> {
     let database = Database::new(ground.database_dir.clone());
+    let drawn = Pulse::random(ground.seed).random_range(1..=Id::MAX);
     let loading = (ground.disk.clone(), config.dir.clone(), failed_log.clone());
     let options = Options {
         dir: config.dir.join("log"),
@@ -103,7 +106,7 @@ async fn open_until_failed(
     };
     let work = move || {
         let (disk, dir, failed) = loading;
-        load(&disk, &dir, database, options, failed)
+        load(&disk, &dir, database, options, drawn, failed)
     };
     let loaded = disk::work(ground.disk.as_ref(), work).await.map_err(|error| OpenError::Raft(Box::new(error)))??;
     start::check_kind(ground.disk.as_ref(), &config, loaded.fresh)?;
@@ -177,8 +180,12 @@ async fn open_until_failed(
         let announcing = start::announce(group.clone(), me, network.join.clone());
         task::spawn("store-joins", until(stopping.clone(), announcing));
     }
+    let scrub =
+        Scrub { log: loaded.log.clone(), snapshots: loaded.snapshots.clone(), due: due.clone(), found: Arc::default() };
+    task::spawn("store-scrub", until(stopping.clone(), scrub.clone().run()));
     let store = Store {
         inner: Arc::new(Inner {
+            scrub,
             watched: loaded.watched.clone(),
             raft: raft.clone(),
             group: group.clone(),
@@ -195,12 +202,13 @@ async fn open_until_failed(
         }),
     };
     task::spawn("store-proposer", until(stopping.clone(), proposer.run(waiting)));
-    task::spawn("store-snapshots", snapshots_when_due(raft, due.snapshot, stopping.clone()));
+    task::spawn("store-snapshots", snapshots_when_due(raft, due.snapshot.clone(), stopping.clone()));
     let checkpointer = Checkpointer {
         materialised: loaded.database,
         watched: loaded.watched.clone(),
         log: loaded.log.clone(),
-        due: due.checkpoint,
+        due: due.checkpoint.clone(),
+        verify: due.verify.clone(),
     };
     task::spawn("store-checkpoints", checkpointer.run(stopping.clone()));
     let ending = Ending { group, log: loaded.log, watched: loaded.watched, stopping, closed, _lock: lock };
@@ -214,8 +222,9 @@ async fn open_until_failed(
 /// Works until the store stops.
 async fn until(stopping: task::Shutdown, work: impl Future<Output = ()>) {
     tokio::select! {
-        () = work => {}
+        biased;
         () = stopping.cancelled() => {}
+        () = work => {}
     }
 }
 
@@ -233,6 +242,7 @@ fn load(
     dir: &Path,
     mut database: Database,
     options: Options,
+    drawn: Id,
     failed_log: task::Shutdown,
 ) -> Result<Loaded, OpenError> {
     disk.make_dir(dir).map_err(failed("make", dir))?;
@@ -247,27 +257,46 @@ fn load(
             (header.applied, state)
         }
     };
-    let log = Log::open(disk.clone(), options, failed_log)?;
+    let log = match Log::open(disk.clone(), options.clone(), failed_log) {
+        Err(damaged) => return Err(with_last_good_revision(damaged, disk.as_ref(), &options, state, applied)),
+        log => log?,
+    };
     let (purged, last) = log.bounds();
     if purged > applied.log_id {
         let from = applied.log_id.map_or(0, |id| id.index + 1);
         return Err(OpenError::Gap { from, to: purged.map_or(0, |id| id.index) });
     }
-    let id = identity(disk.as_ref(), &dir.join("identity"))?;
+    let id = identity(disk.as_ref(), &dir.join("identity"), drawn)?;
     let watched = Watched::new(state, applied);
     Ok(Loaded { id, fresh: last.is_none(), watched, snapshots: Arc::new(snapshots), log, database })
 }
 
+/// Says to which revision snapshot and log can be read, where the log is damaged.
+fn with_last_good_revision(
+    damaged: OpenError,
+    disk: &dyn Disk,
+    options: &Options,
+    state: State,
+    applied: Applied,
+) -> OpenError {
+    let OpenError::LogDamaged { path, offset, reason, last_good_index, .. } = damaged else { return damaged };
+    let next = applied.log_id.map_or(0, |id| id.index + 1);
+    let watched = Watched::new(state, applied);
+    let entries = log::entries_before_damage(disk, options).into_iter().filter(|entry| entry.log_id.index >= next);
+    raft::apply(&watched, entries, false);
+    let last_good_revision = Some(watched.read().revision());
+    OpenError::LogDamaged { path, offset, reason, last_good_index, last_good_revision }
+}
+
 /// This server's number, drawn when the directory is made.
-pub(crate) fn identity(disk: &dyn Disk, path: &Path) -> Result<Id, OpenError> {
+pub(crate) fn identity(disk: &dyn Disk, path: &Path, drawn: Id) -> Result<Id, OpenError> {
     let text = small_file::read(disk, path).map_err(failed("read", path))?;
     if let Some(text) = text {
         let parsed = text.trim().parse().map_err(io::Error::other);
         return parsed.map_err(failed("understand", path));
     }
-    let id = rand::rng().random_range(1..=Id::MAX);
-    small_file::write(disk, path, &format!("{id}\n")).map_err(failed("write", path))?;
-    Ok(id)
+    small_file::write(disk, path, &format!("{drawn}\n")).map_err(failed("write", path))?;
+    Ok(drawn)
 }
 
 /// Applies what is known to be committed. Raft applies the rest when it leads.
@@ -300,6 +329,7 @@ async fn skip_what_may_be_lost(store: &Store, ground: &Ground, dir: &Path, skip:
 async fn snapshots_when_due(group: Raft, due: Arc<Notify>, stopping: task::Shutdown) {
     loop {
         tokio::select! {
+            biased;
             () = due.notified() => {}
             () = stopping.cancelled() => return,
         }
@@ -322,6 +352,7 @@ struct Ending {
 impl Ending {
     async fn run(self, shutdown: task::Shutdown, failed: task::Shutdown) {
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => {}
             () = failed.cancelled() => tracing::error!("the store has failed and takes no more requests"),
         }

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::log::Log;
-use crate::members::{Change, Group, LEADER_SILENT, Peers, Request, Response};
+use crate::members::{ANYONE, Change, Group, LEADER_SILENT, Peers, Request, Response};
 use crate::raft::{Applied, Entry, Id, Leadership, LogStore, Machine, Member, Network, Raft};
 use crate::{Config, small_file};
 
@@ -67,6 +67,9 @@ pub(crate) async fn start(
         ..openraft::Config::default()
     });
     let (_, last) = log.bounds();
+    if config.network.is_some() {
+        lead_no_longer(id, log).await;
+    }
     let network = Network::new(peers.clone());
     let raft = Raft::new(id, raft_config, network, LogStore::new(log.clone()), machine).await.map_err(raft_error)?;
     if !raft.is_initialized().await.map_err(raft_error)? {
@@ -90,6 +93,15 @@ pub(crate) async fn start(
     wait.state(ServerState::Leader, "leads its group of one").await.map_err(raft_error)?;
     wait.applied_index_at_least(last.map(|last| last.index), "has applied its log").await.map_err(raft_error)?;
     Ok((raft, Kind::Alone))
+}
+
+/// A leader that comes back is one no longer. openraft would let it go on in its term, and answer reads as far as it
+/// remembers that the log is committed, which is not as far as it has told others. To have seen a later term of nobody
+/// is harmless.
+async fn lead_no_longer(id: Id, log: &Log) {
+    if let Some(vote) = log.vote().filter(|vote| vote.committed && vote.leader_id().voted_for() == Some(id)) {
+        log.save_vote(Vote::new(vote.leader_id().term + 1, ANYONE)).await;
+    }
 }
 
 /// What is known of who leads where this member does.

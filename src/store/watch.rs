@@ -150,7 +150,7 @@ impl Watched {
             *old = (state, applied);
             self.leases.notify_one();
             let hub = self.hub.lock();
-            let all: Vec<Arc<Slot>> = hub.all().cloned().collect();
+            let all = hub.all();
             for slot in &all {
                 let _ = slot.pending.compare_exchange(0, unread, Ordering::Relaxed, Ordering::Relaxed);
             }
@@ -294,9 +294,12 @@ impl Hub {
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = &Arc<Slot>> {
-        let keyed = self.keys.values().chain(self.prefixes.values()).flatten().map(|(_, slot)| slot);
-        keyed.chain(self.others.iter().map(|(_, _, slot)| slot))
+    /// All of them, in the order in which they came.
+    fn all(&self) -> Vec<Arc<Slot>> {
+        let keyed = self.keys.values().chain(self.prefixes.values()).flatten().cloned();
+        let mut all: Vec<_> = keyed.chain(self.others.iter().map(|(id, _, slot)| (*id, slot.clone()))).collect();
+        all.sort_unstable_by_key(|(id, _)| *id);
+        all.into_iter().map(|(_, slot)| slot).collect()
     }
 
     /// Marks the watchers of an event's key; those that had nothing to read before are to be woken.

@@ -50,6 +50,8 @@ pub(crate) trait DiskFile: Send + Sync + Debug {
     fn allocate(&self, bytes: u64) -> io::Result<()>;
     /// Cuts the file off.
     fn truncate(&self, bytes: u64) -> io::Result<()>;
+    /// What is read next is to come from the disk and not from memory, as far as that can be had.
+    fn read_from_disk(&self) {}
     /// Returns once everything written is on the disk.
     fn sync(&self) -> io::Result<()>;
 }

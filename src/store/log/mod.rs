@@ -10,6 +10,7 @@
 //!
 //! Limitations: damage to the very last group, after a stop that was not clean, cannot be told from a torn tail.
 
+mod parts;
 mod record;
 mod recover;
 mod segment;
@@ -248,7 +249,13 @@ impl Log {
                 if let EntryPayload::Membership(membership) = &entry.payload {
                     self.set_alone(membership.nodes().count() == 1);
                 }
-                let relaxed = matches!(&entry.payload, EntryPayload::Normal(batch) if batch.relaxed());
+                let relaxed = match &entry.payload {
+                    EntryPayload::Normal(batch) => {
+                        batch.take();
+                        batch.relaxed()
+                    }
+                    EntryPayload::Blank | EntryPayload::Membership(_) => false,
+                };
                 sync |= !(relaxed && self.shared.alone.load(Ordering::Relaxed));
                 index.last = Some(entry.log_id);
                 index.cache_bytes += payload.len();
@@ -408,6 +415,11 @@ impl Index {
             }
         }
     }
+}
+
+/// The entries of a log that cannot be opened, up to where it is damaged.
+pub(crate) fn entries_before_damage(disk: &dyn Disk, options: &Options) -> Vec<Entry> {
+    recover::entries_before_damage(disk, options)
 }
 
 fn read_entry(segment: &Segment, place: Place) -> io::Result<Entry> {

@@ -72,6 +72,13 @@ pub(super) fn write(out: &mut Vec<u8>, position: LogPosition, durable: LogPositi
     }
 }
 
+/// How long the payload of a record is, by its header.
+pub(super) fn payload_bytes(header: &[u8]) -> Option<usize> {
+    let mut reader = Reader::new(header);
+    reader.u32()?;
+    usize::try_from(reader.u32()?).ok()
+}
+
 /// The record at the front of `bytes`, if one is there, whole, and meant for `position`.
 pub(super) fn read(bytes: &[u8], position: LogPosition) -> Option<Found<'_>> {
     let mut reader = Reader::new(bytes);

@@ -14,7 +14,7 @@ use super::{Index, LogPosition, Options, Place};
 use crate::codec::{Decode, Reader, decode_all};
 use crate::disk::Disk;
 use crate::error::OpenError;
-use crate::raft::Id;
+use crate::raft::{Entry, Id};
 
 /// What the log holds, and where it ends.
 pub(super) struct Recovered {
@@ -23,15 +23,29 @@ pub(super) struct Recovered {
 }
 
 pub(super) fn recover(disk: &dyn Disk, options: &Options) -> Result<Recovered, OpenError> {
+    let mut recovered = Recovered { index: Index::default(), end: 0 };
+    read(disk, options, &mut recovered)?;
+    Ok(recovered)
+}
+
+/// The entries up to where the log is damaged, as far as they can be read.
+pub(super) fn entries_before_damage(disk: &dyn Disk, options: &Options) -> Vec<Entry> {
+    let mut recovered = Recovered { index: Index::default(), end: 0 };
+    let _ = read(disk, options, &mut recovered);
+    let index = &recovered.index;
+    let entry = |place: &Place| super::read_entry(index.segment_of(place.position)?, *place).ok();
+    index.places.iter().map_while(entry).collect()
+}
+
+fn read(disk: &dyn Disk, options: &Options, recovered: &mut Recovered) -> Result<(), OpenError> {
     let dir = &options.dir;
     disk.make_dir(dir).map_err(io("make", dir))?;
     let numbers = segment::list(disk, dir).map_err(io("list", dir))?;
-    let mut recovered = Recovered { index: Index::default(), end: 0 };
     if numbers.is_empty() {
         segment::make_spare(disk, dir, options.segment_bytes).map_err(io("make a log in", dir))?;
         let first = segment::use_spare(disk, dir, 1, 0).map_err(io("make a log in", dir))?;
         recovered.index.segments.push_back(first);
-        return Ok(recovered);
+        return Ok(());
     }
     let mut buffer = Vec::new();
     for (at, number) in numbers.iter().enumerate() {
@@ -45,6 +59,7 @@ pub(super) fn recover(disk: &dyn Disk, options: &Options) -> Result<Recovered, O
             offset,
             reason,
             last_good_index: index.last.map_or(0, |last| last.index),
+            last_good_revision: None,
         };
         let Some(base) = segment::read_header(&buffer, *number) else {
             return Err(damaged(0, "the segment's header is not readable", &recovered.index));
@@ -88,7 +103,7 @@ pub(super) fn recover(disk: &dyn Disk, options: &Options) -> Result<Recovered, O
             }
         }
     }
-    Ok(recovered)
+    Ok(())
 }
 
 /// A whole record in `rest`, which begins at `from`, says that the log was durable beyond `from`.

@@ -62,35 +62,29 @@ impl Database {
 
 impl Materialised for Database {
     fn load(&mut self) -> Result<Option<(Header, State)>, Doubt> {
-        if !self.dir.exists() {
-            return Ok(None);
-        }
-        let database = self.open()?;
-        let Some(header) = database.get(HEADER)? else { return Ok(None) };
-        let header: Header =
-            serde_json::from_slice(checked(&header)?).map_err(|_| Doubt::Content("its header makes no sense"))?;
-        let mut state = State::restored(header.revision, header.compacted, &header.leases);
+        let mut state = None;
         let mut records: Vec<Record> = Vec::new();
-        let mut encoded = Vec::new();
-        let mut gather = Gather::default();
-        for item in database.iter() {
-            let (key, value) = item?;
-            if key.len() != RECORD_KEY_BYTES {
-                continue;
+        let header = self.read(|header, record| {
+            let state = state.get_or_insert_with(|| restored(header));
+            // The records of a revision lie in the order of their keys' hashes and are loaded in the order of their keys.
+            if records.last().is_some_and(|last| last.kv.mod_revision != record.kv.mod_revision) {
+                load_revision(&mut records, state);
             }
-            if gather.begins_another(&key)? && !encoded.is_empty() {
-                flush(&mut encoded, &mut records, &mut state)?;
-            }
-            encoded.extend_from_slice(checked(&value)?);
-        }
-        if !encoded.is_empty() {
-            flush(&mut encoded, &mut records, &mut state)?;
-        }
+            records.push(record);
+        })?;
+        let Some(header) = header else { return Ok(None) };
+        let mut state = state.unwrap_or_else(|| restored(&header));
         load_revision(&mut records, &mut state);
-        if state.hash() != header.hash {
-            return Err(Doubt::Content("its content does not have the hash that was written"));
-        }
+        whole(&header, state.hash())?;
         Ok(Some((header, state)))
+    }
+
+    fn verify(&mut self) -> Result<(), Doubt> {
+        let mut hash: u64 = 0;
+        match self.read(|_, record| hash = hash.wrapping_add(record.hash()))? {
+            Some(header) => whole(&header, hash),
+            None => Ok(()),
+        }
     }
 
     fn checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), Doubt> {
@@ -144,6 +138,44 @@ impl Materialised for Database {
     }
 }
 
+impl Database {
+    /// Hands out all records, in the order of their revisions; `None` if there is no checkpoint.
+    fn read(&self, mut each: impl FnMut(&Header, Record)) -> Result<Option<Header>, Doubt> {
+        if !self.dir.exists() {
+            return Ok(None);
+        }
+        let database = self.open()?;
+        let Some(header) = database.get(HEADER)? else { return Ok(None) };
+        let header: Header =
+            serde_json::from_slice(checked(&header)?).map_err(|_| Doubt::Content("its header makes no sense"))?;
+        let mut encoded = Vec::new();
+        let mut gather = Gather::default();
+        for item in database.iter() {
+            let (key, value) = item?;
+            if key.len() != RECORD_KEY_BYTES {
+                continue;
+            }
+            if gather.begins_another(&key)? && !encoded.is_empty() {
+                each(&header, taken(&mut encoded)?);
+            }
+            encoded.extend_from_slice(checked(&value)?);
+        }
+        if !encoded.is_empty() {
+            each(&header, taken(&mut encoded)?);
+        }
+        Ok(Some(header))
+    }
+}
+
+fn restored(header: &Header) -> State {
+    State::restored(header.revision, header.compacted, &header.leases)
+}
+
+fn whole(header: &Header, hash: u64) -> Result<(), Doubt> {
+    let whole = hash == header.hash;
+    if whole { Ok(()) } else { Err(Doubt::Content("its content does not have the hash that was written")) }
+}
+
 /// Sees where one record's chunks end and the next one's begin, and that none is missing.
 #[derive(Default)]
 struct Gather {
@@ -168,16 +200,11 @@ impl Gather {
     }
 }
 
-/// Takes a record's chunks as one record. The records of a revision lie in the order of their keys' hashes and are
-/// loaded in the order of their keys.
-fn flush(encoded: &mut Vec<u8>, records: &mut Vec<Record>, state: &mut State) -> Result<(), Doubt> {
-    let record: Record = decode_all(encoded).ok_or(Doubt::Content("a record makes no sense"))?;
+/// Takes a record's chunks as one record.
+fn taken(encoded: &mut Vec<u8>) -> Result<Record, Doubt> {
+    let record = decode_all(encoded).ok_or(Doubt::Content("a record makes no sense"))?;
     encoded.clear();
-    if records.last().is_some_and(|last| last.kv.mod_revision != record.kv.mod_revision) {
-        load_revision(records, state);
-    }
-    records.push(record);
-    Ok(())
+    Ok(record)
 }
 
 fn load_revision(records: &mut Vec<Record>, state: &mut State) {

@@ -64,6 +64,8 @@ pub(crate) struct Checkpoint {
 pub(crate) trait Materialised: Send + 'static {
     /// The state at the last checkpoint, if there is one and all of it is as it was written.
     fn load(&mut self) -> Result<Option<(Header, State)>, Doubt>;
+    /// Reads all of it again; an error says that it is not what was written.
+    fn verify(&mut self) -> Result<(), Doubt>;
     /// Durable on return. After an error, or when it is interrupted, the content is void.
     fn checkpoint(&mut self, checkpoint: Checkpoint) -> Result<(), Doubt>;
     /// Throws everything away.
@@ -104,6 +106,8 @@ pub(crate) struct Checkpointer<M> {
     pub(crate) watched: Arc<Watched>,
     pub(crate) log: Log,
     pub(crate) due: Arc<Notify>,
+    /// When to read it again.
+    pub(crate) verify: Arc<Notify>,
 }
 
 impl<M: Materialised> Checkpointer<M> {
@@ -111,8 +115,14 @@ impl<M: Materialised> Checkpointer<M> {
         let mut failures = 0;
         while failures < FAILURES_MAX {
             tokio::select! {
+                biased;
                 () = self.due.notified() => {}
                 () = stopping.cancelled() => return,
+                () = self.verify.notified() => {
+                    let Some(verified) = self.verified().await else { return };
+                    self = verified;
+                    continue;
+                }
             }
             let checkpoint = self.watched.take_changes(|state, applied, changes| {
                 let header = Header {
@@ -151,10 +161,35 @@ impl<M: Materialised> Checkpointer<M> {
                 }
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(CHECKPOINT_PAUSE) => {}
                 () = stopping.cancelled() => return,
             }
         }
+    }
+}
+
+impl<M: Materialised> Checkpointer<M> {
+    /// Reads the materialised state again; in doubt it begins anew.
+    async fn verified(mut self) -> Option<Checkpointer<M>> {
+        let mut materialised = self.materialised;
+        let verified = tokio::task::spawn_blocking(move || {
+            let verified = guarded(|| materialised.verify());
+            if verified.is_err() {
+                discard(&mut materialised);
+            }
+            (materialised, verified)
+        });
+        let (materialised, verified) = verified.await.ok()?;
+        self.materialised = materialised;
+        if let Err(doubt) = verified {
+            tracing::warn!(
+                error = &doubt as &dyn std::error::Error,
+                "the materialised state is in doubt and begins anew"
+            );
+            self.watched.forget_changes();
+        }
+        Some(self)
     }
 }
 

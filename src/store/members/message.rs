@@ -1,6 +1,6 @@
 //! What members say to each other, and how it is written.
 //!
-//! A message stands for itself: it may be lost, or come late, twice or out of order.
+//! A message stands for itself: it may be lost, or come late or out of order. Those of Raft may also come twice.
 
 use bytes::Bytes;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};

@@ -85,7 +85,7 @@ impl Pulse {
                 }
             };
             tokio::select! {
-                biased;
+               biased;
                 () = stopping.cancelled() => break,
                 changed = metrics.changed() => {
                     if changed.is_err() {
@@ -106,6 +106,7 @@ impl Pulse {
                     let stood = if self.canvass(voters).await { self.raft.trigger().elect().await } else { Ok(()) };
                     let pause = self.between(AGAIN_MIN, AGAIN_MAX);
                     tokio::select! {
+                        biased;
                         () = stopping.cancelled() => break,
                         () = tokio::time::sleep(pause) => {}
                     }

@@ -43,6 +43,8 @@ pub(crate) struct Machine {
 pub(crate) struct Due {
     pub(crate) snapshot: Arc<Notify>,
     pub(crate) checkpoint: Arc<Notify>,
+    /// The materialised state is to be read again.
+    pub(crate) verify: Arc<Notify>,
 }
 
 /// A snapshot about to be written. It holds the state as it was when it was asked for.

@@ -137,7 +137,7 @@ impl Proposer {
         }
         let (commands, answers): (Vec<_>, Vec<_>) =
             proposals.into_iter().map(|proposal| (proposal.command, (proposal.reply, proposal.local))).unzip();
-        let batch = Batch::new(commands);
+        let batch = Batch::proposed(commands);
         if batch.relaxed() {
             self.relaxed += batch.commands.len() as u64;
             if self.relaxed >= RELAXED_REVISIONS_MAX {
@@ -157,7 +157,9 @@ impl Proposer {
                 }
                 return Vec::new();
             }
-            // It is in no log, or was taken out of this one again: it is not committed and never will be.
+            // What was in the log and was taken out of it again may be in another member's, and be committed from there.
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) if batch.is_taken() => Error::Unknown,
+            // It is in no log.
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
                 let commands = Arc::try_unwrap(batch.commands).unwrap_or_else(|shared| shared.as_ref().clone());
                 let proposals = commands.into_iter().zip(answers);

@@ -49,7 +49,7 @@ fn leader(world: &World) -> Option<usize> {
 
 #[test]
 fn a_group_grows_to_five_and_shrinks_to_one_while_clients_write() {
-    run(async {
+    run(0, async {
         let mut world = group(1, 1).await;
         let first = world.nodes[0].store().clone();
         let stop = task::Shutdown::new();
@@ -95,7 +95,7 @@ fn a_group_grows_to_five_and_shrinks_to_one_while_clients_write() {
 #[test]
 fn writes_go_on_within_two_seconds_of_a_leaders_death() {
     for seed in 0..20 {
-        run(async {
+        run(seed, async {
             let mut world = group(seed, 3).await;
             put(world.nodes[1].store(), "k", "before").await.unwrap();
             sleep(Duration::from_millis(seed * 37)).await;
@@ -114,7 +114,7 @@ fn writes_go_on_within_two_seconds_of_a_leaders_death() {
 #[test]
 fn a_planned_stop_hands_over_within_a_tenth_of_a_second() {
     for seed in 0..20 {
-        run(async {
+        run(seed, async {
             let mut world = group(seed, 3).await;
             for at in 0..20 {
                 put(world.nodes[2].store(), "k", &at.to_string()).await.unwrap();
@@ -135,7 +135,7 @@ fn a_planned_stop_hands_over_within_a_tenth_of_a_second() {
 
 #[test]
 fn without_a_majority_writes_and_reads_are_refused_in_time() {
-    run(async {
+    run(0, async {
         let mut world = group(3, 3).await;
         put(world.nodes[0].store(), "k", "1").await.unwrap();
         world.nodes[1].crash();
@@ -158,7 +158,7 @@ fn without_a_majority_writes_and_reads_are_refused_in_time() {
 
 #[test]
 fn a_member_that_was_cut_off_disturbs_nobody_when_it_comes_back() {
-    run(async {
+    run(0, async {
         let world = group(4, 3).await;
         let term = world.nodes[0].store().leading().borrow().term;
         world.network.isolate("n2", &["n0", "n1"]);
@@ -175,7 +175,7 @@ fn a_member_that_was_cut_off_disturbs_nobody_when_it_comes_back() {
 
 #[test]
 fn a_member_far_behind_catches_up_by_snapshot() {
-    run(async {
+    run(0, async {
         let mut world = group(5, 1).await;
         let first = world.nodes[0].store().clone();
         for at in 0..3_000 {
@@ -201,7 +201,7 @@ fn a_member_far_behind_catches_up_by_snapshot() {
 
 #[test]
 fn a_wiped_member_comes_back_as_another_one_and_an_address_may_change() {
-    run(async {
+    run(0, async {
         let mut world = group(6, 3).await;
         let old = world.nodes[2].store().id();
         world.nodes[2].crash();
@@ -231,7 +231,7 @@ fn a_wiped_member_comes_back_as_another_one_and_an_address_may_change() {
 
 #[test]
 fn a_survivor_begins_a_group_of_its_own() {
-    run(async {
+    run(0, async {
         let mut world = group(7, 3).await;
         put(world.nodes[1].store(), "k", "1").await.unwrap();
         get(world.nodes[2].store(), "k").await;
@@ -257,7 +257,7 @@ fn a_survivor_begins_a_group_of_its_own() {
 
 #[test]
 fn a_witness_makes_two_members_a_group_that_bears_a_loss() {
-    run(async {
+    run(0, async {
         let mut world = group(8, 2).await;
         let node = world.add("w");
         world.nodes[node].join = vec!["n0:2380".to_owned()];
@@ -284,7 +284,7 @@ fn a_witness_makes_two_members_a_group_that_bears_a_loss() {
 
 #[test]
 fn a_lease_outlives_its_leader() {
-    run(async {
+    run(0, async {
         let mut world = group(9, 3).await;
         let second = world.nodes[1].store().clone();
         second.lease_grant(Some(3), 5).await.unwrap();
@@ -304,7 +304,7 @@ fn a_lease_outlives_its_leader() {
 
 #[test]
 fn a_network_that_loses_and_repeats_messages_costs_time_only() {
-    run(async {
+    run(0, async {
         let world = group(10, 3).await;
         world.network.set_weather(0.05, 0.05, Duration::from_millis(20));
         let mut taken = 0;

@@ -1,9 +1,15 @@
 //! A group of members in one process, with time, network and disks pretended and everything drawn from one seed.
 
+mod clients;
+mod faults;
+mod history;
+mod invariants;
 mod network;
 mod node;
+mod schedule;
 
 mod group_test;
+mod simulation_test;
 
 pub(crate) use network::Network;
 pub(crate) use node::Node;
@@ -33,8 +39,13 @@ impl World {
     }
 }
 
-/// Runs a test in pretended time.
-pub(crate) fn run<T>(work: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(work)
+/// Runs a test in pretended time. tokio draws by itself which of several tasks that wait for one thing wakes first;
+/// built with `--cfg tokio_unstable` it takes the seed, and a schedule is exactly the same again.
+pub(crate) fn run<T>(seed: u64, work: impl Future<Output = T>) -> T {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    let _ = seed;
+    builder.build().unwrap().block_on(work)
 }

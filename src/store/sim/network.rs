@@ -14,6 +14,9 @@ use rand::{RngExt, SeedableRng};
 use crate::members::{ANYONE, CallError, Inbound, Lane, Peer, Transport};
 use crate::raft::Id;
 
+/// Messages of Raft have the first numbers.
+const RAFT_KINDS: u8 = 4;
+
 #[derive(Clone)]
 pub(crate) struct Network {
     inner: Arc<Mutex<Inner>>,
@@ -122,7 +125,8 @@ async fn exchange(network: Network, from: String, peer: Peer, request: Bytes) ->
     if lost {
         return std::future::pending().await;
     }
-    if repeated {
+    // A stream repeats nothing; Raft would bear it all the same.
+    if repeated && request.first().is_some_and(|kind| *kind <= RAFT_KINDS) {
         let (later, ..) = network.draw();
         let (end, request) = (end.clone(), request.clone());
         task::spawn("repeated", async move {

@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::time::Instant;
 
 use super::network::Network;
 use crate::disk::fake::FakeDisk;
@@ -32,6 +33,8 @@ pub(crate) struct Node {
     dead: Arc<AtomicBool>,
     network: Network,
     random: StdRng,
+    /// Until then its disk does nothing.
+    stalled: Arc<Mutex<Option<Instant>>>,
 }
 
 struct NoDial;
@@ -56,6 +59,7 @@ impl Node {
             dead: Arc::default(),
             network,
             random: StdRng::seed_from_u64(random.random()),
+            stalled: Arc::default(),
         }
     }
 
@@ -64,7 +68,11 @@ impl Node {
         self.shutdown = task::Shutdown::new();
         self.dead = Arc::default();
         let slow = Arc::new(Mutex::new(StdRng::seed_from_u64(self.random.random())));
-        let pause = move || Duration::from_micros(slow.lock().random_range(50..2_000));
+        let stalled = self.stalled.clone();
+        let pause = move || {
+            let stalled = stalled.lock().map_or(Duration::ZERO, |until| until.duration_since(Instant::now()));
+            stalled + Duration::from_micros(slow.lock().random_range(50..2_000))
+        };
         let ground = Ground {
             disk: Arc::new(self.disk.clone()),
             segment_bytes: SEGMENT_BYTES,
@@ -107,6 +115,11 @@ impl Node {
             store.inner.log.fail();
         }
         self.disk = self.disk.after_power_cut(self.random.random());
+    }
+
+    /// Lets its disk do nothing for a while.
+    pub(crate) fn stall(&self, time: Duration) {
+        *self.stalled.lock() = Some(Instant::now() + time);
     }
 
     pub(crate) fn store(&self) -> &Store {

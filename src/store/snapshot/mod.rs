@@ -8,6 +8,8 @@
 //! Invariants: a snapshot gets its name only after it was synced and read back whole; the one before it goes after
 //! that. A snapshot that is read is checked block by block, by the number of its records and by the state's hash.
 
+mod check;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -92,6 +94,12 @@ impl SnapshotFile {
     /// Makes it, in the place of any that is there.
     pub(crate) fn create(&self) -> io::Result<Arc<dyn DiskFile>> {
         self.disk.create(&self.path)
+    }
+}
+
+impl std::fmt::Display for SnapshotFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "snapshot {}", self.path.display())
     }
 }
 

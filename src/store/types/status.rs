@@ -18,6 +18,8 @@ pub struct Status {
     pub leader: bool,
     /// Why writes are refused, if they are.
     pub read_only: Option<ReadOnly>,
+    /// How often something on the disk was found not to be what was written, since the store was opened.
+    pub damage_found: u64,
 }
 
 /// Why writes are refused while reads go on.
