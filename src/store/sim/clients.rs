@@ -52,8 +52,8 @@ pub(super) async fn client(number: u64, seed: u64, stores: Stores, history: Hist
         if lease != 0 && random.random_bool(0.2) {
             keep_alive(&store, lease, &history).await;
         }
-        if random.random_bool(0.03) {
-            let revision = history.through().saturating_sub(30);
+        if random.random_bool(0.05) {
+            let revision = history.through().saturating_sub(random.random_range(0..30));
             let _ = tokio::time::timeout(PATIENCE, store.compact(revision)).await;
         }
         let key = KEYS[random.random_range(0..KEYS.len())];
@@ -135,7 +135,9 @@ pub(super) async fn watcher(seed: u64, stores: Stores, history: History, stop: t
     let keys = keys[random.random_range(0..keys.len())].clone();
     let mut seen = Watched { keys: keys.clone(), from: 2, through: 1, events: Vec::new() };
     while !stop.is_cancelled() {
-        sleep(Duration::from_millis(random.random_range(0..200))).await;
+        // Sometimes so long that what it has not seen is compacted.
+        let away_ms = if random.random_bool(0.2) { 6_000 } else { 200 };
+        sleep(Duration::from_millis(random.random_range(0..away_ms))).await;
         let Some(store) = stores.any(&mut random) else { continue };
         let request = WatchRequest { keys: keys.clone(), from_revision: Some(seen.through + 1) };
         let lost = match store.watch(request) {
