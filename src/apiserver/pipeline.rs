@@ -19,7 +19,7 @@ use crate::authn::Peer;
 use crate::authz::Action;
 use crate::endpoints;
 use crate::failures;
-use crate::flowcontrol::{self, About, Digest, Place, Schema, Work};
+use crate::flowcontrol::{self, About, Arrival, Digest, Place, Schema, Work};
 use crate::http::body::{self, Body};
 use crate::http::negotiate::{self, Form, Media, Offer};
 use crate::http::objects::{self, Writer};
@@ -182,7 +182,8 @@ async fn proceed(
     let seat = match &schema {
         Some(schema) => {
             let work = asked.work(server, schema.level.seats_max());
-            match server.flow().enter(schema, &digest, work, server.now().as_second()).await {
+            let arrival = Arrival { path: &asked.path, now: server.now() };
+            match server.flow().enter(schema, &digest, work, arrival).await {
                 Ok(seat) => {
                     seen.notes.waited(seat.waited());
                     Some(seat)

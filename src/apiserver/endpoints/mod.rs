@@ -51,6 +51,11 @@ pub async fn answer<B>(server: &ApiServer, request: &Request<B>) -> Result<Respo
             Ok(respond::text(200, server.flow().dump_levels()))
         }
         ["debug", "api_priority_and_fairness", "dump_queues"] => Ok(respond::text(200, server.flow().dump_queues())),
+        ["debug", "api_priority_and_fairness", "dump_requests"] => {
+            let parameters = crate::request::query(request.uri().query().unwrap_or_default());
+            let details = parameters.iter().any(|(key, value)| key == "includeRequestDetails" && !value.is_empty());
+            Ok(respond::text(200, server.flow().dump_requests(details)))
+        }
         ["openapi", ..] => openapi::answer(server, &parts, headers).await,
         [".well-known", "openid-configuration"] => {
             let keys = server.authenticator().tokens().keys();

@@ -169,6 +169,12 @@ async fn documents_answer() {
         assert_eq!(code, 200);
         assert!(text.lines().count() > 5 && text.lines().all(|line| line.split(',').count() == columns), "{text}");
     }
+    for (query, columns) in [("", 10), ("?includeRequestDetails=1", 18)] {
+        let (code, text) = fetch(&t, &format!("/debug/api_priority_and_fairness/dump_requests{query}"), "*/*").await;
+        let text = String::from_utf8(text).unwrap();
+        assert_eq!(code, 200);
+        assert!(text.lines().all(|line| line.split(',').count() == columns), "{text}");
+    }
     let (_, metrics) = fetch(&t, "/metrics", "*/*").await;
     assert!(String::from_utf8(metrics).unwrap().contains("apiserver_storage_objects{resource=\"namespaces\"} 4"));
 }

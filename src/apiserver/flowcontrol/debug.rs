@@ -1,7 +1,5 @@
 //! Tables of what priority and fairness is doing now, for people
 //! (`/debug/api_priority_and_fairness/dump_priority_levels` and `dump_queues`).
-//!
-//! Limitation: requests are counted, not listed, so there is no `dump_requests`.
 
 use std::fmt::Write;
 
@@ -99,7 +97,7 @@ pub fn queues(compiled: &Compiled) -> String {
 }
 
 /// Values with commas between them, in columns.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
+pub fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let mut widths = [COLUMN_MIN; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -16,6 +16,7 @@ mod figures;
 mod level;
 mod objects;
 mod queueset;
+mod requests;
 mod retry;
 mod schema;
 mod shuffle;
@@ -36,11 +37,13 @@ use crate::metrics::{Lasting, RequestSet, Text};
 
 pub use compile::Compiled;
 pub use controller::{keep_up, run};
+pub use requests::Arrival;
 pub use schema::{About, Digest, Schema};
 pub use work::{Work, estimate};
 
 use level::{Held, Level, Refused};
 use queueset::{Charge, Ticket};
+use requests::{Noted, Requests};
 
 const RETRY_AFTER_SECONDS: u32 = 1;
 
@@ -54,11 +57,14 @@ pub struct FlowControl {
     pressed: Notify,
     /// Bits of the last adjustment's fair fraction.
     fair_fraction: AtomicU64,
+    requests: Arc<Requests>,
 }
 
 /// The seats of a request in progress; dropping it gives them back.
 pub struct Seat {
     schema: Arc<Schema>,
+    /// Unless nobody follows it.
+    noted: Option<Noted>,
     held: Option<Held>,
     waited: Duration,
     began: Instant,
@@ -91,6 +97,7 @@ impl FlowControl {
             long_running: Arc::new(Semaphore::new(limits.long_running_max)),
             pressed: Notify::new(),
             fair_fraction: AtomicU64::new(0),
+            requests: Arc::new(Requests::new()),
         }
     }
 
@@ -105,34 +112,38 @@ impl FlowControl {
         schema: &Arc<Schema>,
         digest: &Digest<'_>,
         work: Work,
-        now_seconds: i64,
+        arrival: Arrival<'_>,
     ) -> Result<Seat, TooMany> {
         let level = &schema.level;
-        let (entered, waited) = match level.try_enter(work.seats) {
-            Some(held) => (Ok(held), Duration::ZERO),
+        let note = |waits| self.requests.note(schema, digest, arrival, work, waits);
+        let (entered, noted, waited) = match level.try_enter(work.seats) {
+            Some(held) => (Ok(held), (!level.exempt).then(|| note(false)), Duration::ZERO),
             None => {
-                let since = Instant::now();
-                (self.wait(schema, schema.flow(digest), work).await, since.elapsed())
+                let (since, noted) = (Instant::now(), note(true));
+                let entered = self.wait(schema, schema.flow(digest), work, &noted).await;
+                noted.starts(since.elapsed());
+                (entered, Some(noted), since.elapsed())
             }
         };
         match entered {
             Ok(held) => {
                 schema.figures.begin(held.seats);
                 let (schema, held, began) = (schema.clone(), Some(held), Instant::now());
-                Ok(Seat { schema, held, waited, began, linger: work.linger })
+                Ok(Seat { schema, noted, held, waited, began, linger: work.linger })
             }
             Err(why) => {
                 schema.figures.refuse(why);
-                Err(TooMany { retry_after_seconds: level.retry_after(now_seconds) })
+                Err(TooMany { retry_after_seconds: level.retry_after(arrival.now.as_second()) })
             }
         }
     }
 
-    async fn wait(&self, schema: &Arc<Schema>, flow: &str, work: Work) -> Result<Held, Refused> {
+    async fn wait(&self, schema: &Arc<Schema>, flow: &str, work: Work, noted: &Noted) -> Result<Held, Refused> {
         self.pressed.notify_one();
         let hash = shuffle::hash(&schema.name, flow);
         let later = work.linger.as_secs_f64() * work.seats as f64;
         let (ticket, heard) = schema.level.queue(hash, work.seats, later)?;
+        noted.waits_in(ticket.queue());
         schema.figures.queue(work.seats);
         let mut waiter = Waiter { schema, ticket, heard, seats: work.seats, since: Instant::now(), served: false };
         match tokio::time::timeout(self.wait_max, &mut waiter.heard).await {
@@ -160,6 +171,11 @@ impl FlowControl {
     /// The same of their queues.
     pub fn dump_queues(&self) -> String {
         debug::queues(&self.compiled.load())
+    }
+
+    /// The same of the requests themselves, with what they are about if `details` are wanted.
+    pub fn dump_requests(&self, details: bool) -> String {
+        self.requests.dump(details)
     }
 
     pub fn write_figures(&self, out: &mut Text) {
@@ -203,6 +219,7 @@ impl Drop for Seat {
             schema.level.leave(held, took_ns);
         };
         schema.figures.end(seats, took);
+        self.noted = None;
         // The watchers' work goes on when the answer is out. That matters only to those who wait for a seat.
         if self.linger.is_zero() || !schema.level.is_contended() || tokio::runtime::Handle::try_current().is_err() {
             leave(&schema, took);
@@ -224,6 +241,10 @@ mod tests {
     const POD: About<'static> = About::Resource { group: "", resource: "pods", subresource: "", namespace: "default" };
     const WORK: Work = Work { seats: 1, linger: Duration::ZERO };
 
+    fn arrival() -> Arrival<'static> {
+        Arrival { path: "/api/v1/namespaces/default/pods/p/status", now: jiff::Timestamp::UNIX_EPOCH }
+    }
+
     fn control(seats: usize) -> FlowControl {
         let limits = Limits { mutating_in_flight_max: seats, reading_in_flight_max: 0, ..Limits::default() };
         let control = FlowControl::new(&limits);
@@ -240,19 +261,19 @@ mod tests {
         let digest = Digest { user: &user, verb: "create", about: POD };
         let schema = control.classify(&digest).unwrap();
         assert_eq!(schema.name, "global-default");
-        let first = control.enter(&schema, &digest, WORK, 0).await.unwrap();
-        let refused = control.enter(&schema, &digest, WORK, 0).await.err();
+        let first = control.enter(&schema, &digest, WORK, arrival()).await.unwrap();
+        let refused = control.enter(&schema, &digest, WORK, arrival()).await.err();
         assert_eq!(refused, Some(TooMany { retry_after_seconds: 1 }));
         let admin = Identity::master("admin");
         let exempt = Digest { user: &admin, ..digest };
         let exempt_schema = control.classify(&exempt).unwrap();
         let _exempt: Vec<Seat> =
-            futures::future::join_all((0..100).map(|_| control.enter(&exempt_schema, &exempt, WORK, 0)))
+            futures::future::join_all((0..100).map(|_| control.enter(&exempt_schema, &exempt, WORK, arrival())))
                 .await
                 .into_iter()
                 .map(Result::unwrap)
                 .collect();
-        let (second, ()) = tokio::join!(control.enter(&schema, &digest, WORK, 0), async { drop(first) });
+        let (second, ()) = tokio::join!(control.enter(&schema, &digest, WORK, arrival()), async { drop(first) });
         drop(second.unwrap());
         assert_eq!(schema.level.in_use(), 0);
         let mut text = Text::new(false);
@@ -270,8 +291,8 @@ mod tests {
         let user = Identity::user("jane", [""; 0]);
         let digest = Digest { user: &user, verb: "get", about: POD };
         let schema = control.classify(&digest).unwrap();
-        let _first = control.enter(&schema, &digest, WORK, 0).await.unwrap();
-        let gone = tokio::time::timeout(Duration::from_secs(1), control.enter(&schema, &digest, WORK, 0)).await;
+        let _first = control.enter(&schema, &digest, WORK, arrival()).await.unwrap();
+        let gone = tokio::time::timeout(Duration::from_secs(1), control.enter(&schema, &digest, WORK, arrival())).await;
         assert!(gone.is_err());
         assert_eq!(schema.level.waiting(), (0, 0));
     }
@@ -294,7 +315,7 @@ mod tests {
                     let user = Identity::user(format!("user-{number}"), [""; 0]);
                     let digest = Digest { user: &user, verb: "get", about: POD };
                     for _ in 0..50 {
-                        let seat = control.enter(&schema, &digest, WORK, 0).await.unwrap();
+                        let seat = control.enter(&schema, &digest, WORK, arrival()).await.unwrap();
                         assert!(inside.fetch_add(1, Ordering::SeqCst) < limit);
                         tokio::task::yield_now().await;
                         inside.fetch_sub(1, Ordering::SeqCst);
@@ -316,11 +337,40 @@ mod tests {
         let digest = Digest { user: &user, verb: "create", about: POD };
         let schema = control.classify(&digest).unwrap();
         let work = Work { seats: 1, linger: Duration::from_secs(5) };
-        let first = control.enter(&schema, &digest, work, 0).await.unwrap();
+        let first = control.enter(&schema, &digest, work, arrival()).await.unwrap();
         let began = Instant::now();
-        let (second, ()) = tokio::join!(control.enter(&schema, &digest, work, 0), async { drop(first) });
+        let (second, ()) = tokio::join!(control.enter(&schema, &digest, work, arrival()), async { drop(first) });
         assert!(began.elapsed() >= work.linger);
         drop(second);
         assert_eq!(schema.level.in_use(), 0, "nobody waits");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_are_told_of_while_they_are_there() {
+        let control = control(3);
+        let user = Identity::user("jane", [""; 0]);
+        let digest = Digest { user: &user, verb: "get", about: POD };
+        let schema = control.classify(&digest).unwrap();
+        let first = control.enter(&schema, &digest, WORK, arrival()).await.unwrap();
+        let mut second = std::pin::pin!(control.enter(&schema, &digest, WORK, arrival()));
+        assert!(futures::poll!(&mut second).is_pending());
+        let rows = |details| -> Vec<Vec<String>> {
+            let text = control.dump_requests(details);
+            text.lines().map(|line| line.split(',').map(|cell| cell.trim().to_owned()).collect()).collect()
+        };
+        let all = rows(true);
+        assert_eq!(all.len(), 3, "{all:?}");
+        assert!(all.iter().all(|row| row.len() == 18), "{all:?}");
+        let begun = ["global-default", "global-default", "-1", "-1", "jane", "1970-01-01T00:00:00Z", "1", "0", "0s"];
+        assert_eq!(all[1][..9], begun);
+        assert_eq!(all[1][9], "1970-01-01T00:00:00Z");
+        let about = ["jane", "get", "/api/v1/namespaces/default/pods/p/status", "default", "p", "v1", "pods", "status"];
+        assert_eq!(all[1][10..], about);
+        assert_eq!((all[2][3].as_str(), all[2][9].as_str()), ("0", "0001-01-01T00:00:00Z"), "the other waits");
+        drop(first);
+        let second = second.await.unwrap();
+        assert_eq!(rows(false).len(), 2);
+        drop(second);
+        assert_eq!(rows(false).len(), 1, "the head alone");
     }
 }

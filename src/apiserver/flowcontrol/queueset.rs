@@ -62,6 +62,13 @@ pub struct Ticket {
     number: u64,
 }
 
+impl Ticket {
+    /// In which queue it waits.
+    pub fn queue(self) -> usize {
+        self.queue
+    }
+}
+
 /// A request that may go, and what [`QueueSet::finished`] needs to know of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Charge {

@@ -10,7 +10,7 @@ const BETA: &str = "BETA";
 const ALPHA: &str = "ALPHA";
 
 /// Name, stage in 1.36, and whether it is here.
-const FEATURES: [(&str, &str, bool); 38] = [
+const FEATURES: [(&str, &str, bool); 39] = [
     ("APIResponseCompression", BETA, true),
     ("AllowUnsafeMalformedObjectDeletion", ALPHA, false),
     ("AnonymousAuthConfigurableEndpoints", STABLE, true),
@@ -39,6 +39,7 @@ const FEATURES: [(&str, &str, bool); 38] = [
     ("ServiceAccountTokenNodeBinding", STABLE, true),
     ("ServiceAccountTokenPodNodeInfo", STABLE, true),
     ("ShardedListAndWatch", ALPHA, false),
+    ("SizeBasedListCostEstimate", BETA, true),
     ("StorageVersionAPI", ALPHA, false),
     ("StorageVersionHash", BETA, true),
     ("StreamingCollectionEncodingToJSON", STABLE, true),
