@@ -43,12 +43,11 @@ struct Whole {
     binary: Bytes,
 }
 
-/// What built-in kinds give; the same for every server in the process.
-static BUILT_IN: OnceLock<BTreeMap<String, Arc<Document>>> = OnceLock::new();
-
 /// The documents of a server, made anew when custom resources have changed.
 #[derive(Default)]
 pub struct OpenApi {
+    /// What the built-in kinds give that this server serves.
+    built_in: OnceLock<BTreeMap<String, Arc<Document>>>,
     made: ArcSwapOption<Documents>,
 }
 
@@ -154,7 +153,7 @@ fn send(packed: &Bytes, hash: &str, form: &'static str, headers: &HeaderMap) -> 
 
 fn make(server: &ApiServer, generation: u64) -> Documents {
     let types = Types::builtin();
-    let built_in = BUILT_IN.get_or_init(|| {
+    let built_in = server.openapi().built_in.get_or_init(|| {
         let served = |row: &&Arc<Row>| server.config().runtime_config.serves(row);
         let rows: Vec<_> = api::rows().iter().filter(served).cloned().collect();
         let descriptions = Descriptions::unpack();
