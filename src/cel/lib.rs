@@ -15,7 +15,7 @@
 //!
 //! Depth of nesting, size of texts and lists, and work are bounded; see the constants where they are checked.
 //!
-//! Limitation: time zones are `UTC` and offsets such as `-08:00`; names of regions are refused.
+//! Limitation: the time zone `Local` is not known, which is the server's own with upstream.
 
 mod budget;
 mod check;

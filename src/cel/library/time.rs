@@ -39,17 +39,15 @@ pub const FUNCTIONS: &[Function] = &[
 fn part<'a>(args: &[Value<'a>], of: fn(Date) -> i64) -> Result<Value<'a>, EvalError> {
     let (at, zone) = match args {
         [Value::Timestamp(at)] => (at, 0),
-        [Value::Timestamp(at), Value::String(zone)] => (at, offset_seconds(zone)?),
+        [Value::Timestamp(at), Value::String(zone)] => (at, offset_seconds(zone, at)?),
         _ => return bad(),
     };
     Ok(Value::Int(of(at.date(zone))))
 }
 
-/// `UTC`, or an offset such as `-08:00`. There is no time zone database here.
-fn offset_seconds(name: &str) -> Result<i64, EvalError> {
-    let Some((hours, minutes)) = name.split_once(':') else {
-        return if name.is_empty() || name == "UTC" { Ok(0) } else { failed(format!("unknown time zone {name}")) };
-    };
+/// How far a zone is ahead of UTC at a moment: a name of the time zone database, or an offset such as `-08:00`.
+fn offset_seconds(name: &str, at: &Timestamp) -> Result<i64, EvalError> {
+    let Some((hours, minutes)) = name.split_once(':') else { return named_offset_seconds(name, at) };
     let number = |text: &str| -> Result<i64, EvalError> {
         let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
         if digits.is_empty() || digits.len() > 4 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -63,6 +61,25 @@ fn offset_seconds(name: &str) -> Result<i64, EvalError> {
     }
     let sign = if hours.starts_with('-') { -1 } else { 1 };
     Ok(sign * (hour.abs() * 3600 + minute * 60))
+}
+
+/// The same of a name alone (upstream: Go's `LoadLocation`). The database is compiled in.
+fn named_offset_seconds(name: &str, at: &Timestamp) -> Result<i64, EvalError> {
+    if matches!(name, "" | "UTC") {
+        return Ok(0);
+    }
+    if name.contains("..") || name.starts_with(['/', '\\']) {
+        return failed("time: invalid location name");
+    }
+    let unknown = || EvalError::failed(format!("unknown time zone {name}"));
+    let zone = jiff::tz::db().get(name).map_err(|_| unknown())?;
+    // Names are what they are, in whichever letters others might take them.
+    if zone.iana_name() != Some(name) {
+        return Err(unknown());
+    }
+    // The last hours of the year 9999 are as those before.
+    let at = jiff::Timestamp::from_second(at.seconds()).unwrap_or(jiff::Timestamp::MAX);
+    Ok(i64::from(zone.to_offset(at).seconds()))
 }
 
 fn in_range(at: Option<Timestamp>) -> Result<Timestamp, EvalError> {
