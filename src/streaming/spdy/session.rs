@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use futures::future::FusedFuture;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -42,11 +45,18 @@ pub(super) struct Shared {
 struct Known {
     /// Gone when the client has ended its side.
     input: Option<mpsc::Sender<Bytes>>,
+    /// What comes on it is for whoever is behind the handler, and not about the streams.
+    carries: bool,
 }
 
 impl Shared {
     fn streams(&self) -> MutexGuard<'_, HashMap<u32, Known>> {
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing more comes from the client.
+    fn end_inputs(&self) {
+        self.streams().values_mut().for_each(|known| known.input = None);
     }
 
     pub(super) fn is_open(&self, stream: u32) -> bool {
@@ -65,7 +75,7 @@ impl Shared {
 
 /// Serves a connection. Streams that `accept` takes by their headers are handed to `handler`; others are reset. Ends
 /// when the handler has ended and all that its streams wrote is sent, or when the client is gone; then the handler is
-/// dropped.
+/// dropped. One that was sent input has a while to make something of it: clients may send a file and hang up.
 pub(crate) async fn serve<IO, A, H, F>(io: IO, accept: A, handler: H)
 where
     IO: AsyncRead + AsyncWrite + Unpin,
@@ -78,8 +88,9 @@ where
     let (resets, pending_resets) = mpsc::unbounded_channel();
     let (new, streams) = mpsc::channel(NEW_STREAMS_MAX);
     let shared = Shared { streams: Arc::default(), resets };
-    let reading = read(reader, accept, new, out.clone(), shared);
-    let writing = write(writer, pending, pending_resets);
+    let sent_input = AtomicBool::new(false);
+    let reading = read(reader, accept, new, out.clone(), shared, &sent_input).fuse();
+    let writing = write(writer, pending, pending_resets).fuse();
     let handling = handler(streams);
     tokio::pin!(reading, writing, handling);
     tokio::select! {
@@ -98,10 +109,22 @@ where
                 _ = timeout(CLOSE_TIMEOUT, closing) => {}
                 () = reading_on => {}
             }
+            return;
         }
         result = &mut reading => log(result),
         result = &mut writing => log(result),
     }
+    let last = async {
+        // Whether there was input is known when all is read that came.
+        while !reading.is_terminated() || sent_input.load(Ordering::Relaxed) {
+            tokio::select! {
+                () = &mut handling => return,
+                result = &mut reading => log(result),
+                result = &mut writing => log(result),
+            }
+        }
+    };
+    let _ = timeout(CLOSE_TIMEOUT, last).await;
 }
 
 fn log(result: io::Result<()>) {
@@ -110,12 +133,27 @@ fn log(result: io::Result<()>) {
     }
 }
 
+/// Takes frames apart until the client is gone. Notes that a handler was sent input.
 async fn read<A: Fn(&Headers) -> bool>(
     reader: impl AsyncRead + Unpin,
     accept: A,
     new: mpsc::Sender<Stream>,
     out: mpsc::Sender<Out>,
     shared: Shared,
+    sent_input: &AtomicBool,
+) -> io::Result<()> {
+    let ended = take_apart(reader, accept, new, out, &shared, sent_input).await;
+    shared.end_inputs();
+    ended
+}
+
+async fn take_apart<A: Fn(&Headers) -> bool>(
+    reader: impl AsyncRead + Unpin,
+    accept: A,
+    new: mpsc::Sender<Stream>,
+    out: mpsc::Sender<Out>,
+    shared: &Shared,
+    sent_input: &AtomicBool,
 ) -> io::Result<()> {
     let mut reader = tokio::io::BufReader::with_capacity(frame::DATA_BYTES_SENT_MAX, reader);
     let mut decoder = Decoder::new();
@@ -136,7 +174,8 @@ async fn read<A: Fn(&Headers) -> bool>(
                     continue;
                 }
                 let (input, received) = mpsc::channel(RECEIVED_FRAMES_MAX);
-                shared.streams().insert(stream, Known { input: (!fin).then_some(input) });
+                let carries = matches!(headers.get("streamtype"), Some("stdin" | "data"));
+                shared.streams().insert(stream, Known { input: (!fin).then_some(input), carries });
                 let handle = Stream::new(stream, headers, received, out.clone(), shared.clone());
                 // Before anything else on this stream: clients throw away what comes before the reply.
                 out.send(Out::Reply { stream }).await.map_err(gone)?;
@@ -144,19 +183,22 @@ async fn read<A: Fn(&Headers) -> bool>(
                 let _ = new.send(handle).await;
             }
             Received::Data { stream, fin, data } => {
-                let input = shared.streams().get(&stream).and_then(|known| known.input.clone());
-                if let Some(input) = input.filter(|_| !data.is_empty()) {
+                let known = shared.streams().get(&stream).map(|known| (known.input.clone(), known.carries));
+                if let Some((Some(input), carries)) = known.filter(|_| !data.is_empty()) {
+                    if carries {
+                        sent_input.store(true, Ordering::Relaxed);
+                    }
                     // Fails when nobody reads this stream any more; what comes is thrown away.
                     let _ = input.send(data).await;
                 }
                 if fin {
-                    end_input(&shared, stream);
+                    end_input(shared, stream);
                 }
             }
             Received::Headers { stream, fin, block } => {
                 decoder.decode(&block)?;
                 if fin {
-                    end_input(&shared, stream);
+                    end_input(shared, stream);
                 }
             }
             Received::Reset { stream } => {

@@ -118,6 +118,34 @@ async fn what_a_client_sent_before_it_went_away_reaches_the_process() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_same_over_spdy() {
+    for sent in [true, false] {
+        let (io, mut inside) = exec(PIPES);
+        let mut client = spdy(io, "v4.channel.k8s.io").await;
+        let mut stdin = 0;
+        for kind in ["error", "stdin", "stdout", "stderr"] {
+            let stream = client.open(&[("streamtype", kind)]).await;
+            if kind == "stdin" {
+                stdin = stream;
+            }
+        }
+        if sent {
+            client.send(stdin, b"a file", false).await;
+        }
+        drop(client);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(inside.dropped.load(Ordering::SeqCst), !sent, "who sent nothing leaves nothing to be done");
+        if sent {
+            let mut input = String::new();
+            inside.stdin.read_to_string(&mut input).await.unwrap();
+            assert_eq!(input, "a file");
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert!(inside.dropped.load(Ordering::SeqCst), "it has a while and no longer");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_goes_away_takes_its_session_with_it() {
     for spdy_client in [false, true] {
         let (io, mut inside) = exec(PIPES);
