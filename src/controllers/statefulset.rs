@@ -18,6 +18,7 @@ use task::Shutdown;
 use crate::shared::claim::Claim;
 use crate::shared::history::{self, Present};
 use crate::shared::owned::{controller_of, uid};
+use crate::shared::pod_control::namespace_goes;
 use crate::shared::recent::Recent;
 use crate::shared::written::Written;
 use crate::shared::{pods, select};
@@ -166,7 +167,8 @@ impl StatefulSets {
             let changed = StatefulSet { status: Some(status), ..StatefulSet::clone(&set) };
             self.written.wrote(&self.client.update_status(&changed).await?);
         }
-        outcome?;
+        // Nothing will be made in a namespace that goes, however often it is tried.
+        outcome.or_else(|failure| if namespace_goes(&failure) { Ok(()) } else { Err(failure) })?;
         self.clean_up(&set, &pods, &revisions).await?;
         Ok([again, unseen.again()].into_iter().flatten().min())
     }
@@ -252,8 +254,8 @@ impl StatefulSets {
         let involved = Involved::new(set);
         match &outcome {
             Ok(()) => self.recorder.normal(involved, &format!("Successful{verb}"), format!("{what} successful")),
-            // It is there already: the cache will show it.
-            Err(failure) if verb == "Create" && failure.is_already_exists() => {}
+            // It is there already: the cache will show it. Or its namespace goes, and nobody has to be told.
+            Err(failure) if verb == "Create" && (failure.is_already_exists() || namespace_goes(failure)) => {}
             Err(failure) => {
                 self.recorder.warning(involved, &format!("Failed{verb}"), format!("{what} failed error: {failure}"));
             }
