@@ -512,14 +512,36 @@ async fn evictions_heed_the_budget() {
     let mut budget = t.create("policy", "poddisruptionbudgets", budget).await.unwrap();
     let eviction = json!({"metadata": {"name": "web"}});
     t.catch_up().await;
-    assert_eq!(t.create("", "pods/web/eviction", eviction.clone()).await.unwrap_err().code, 429);
+    let refused = t.create("", "pods/web/eviction", eviction.clone()).await.unwrap_err();
+    assert_eq!((refused.code, refused.details.as_ref().unwrap().retry_after_seconds), (429, 10), "nobody counted yet");
+    budget["status"] = json!({"observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 1,
+        "desiredHealthy": 1, "expectedPods": 2});
+    let mut budget = t.update("policy", "poddisruptionbudgets/p/status", budget).await.unwrap();
+    t.catch_up().await;
+    // It runs and is not ready: with as many healthy ones as there have to be, it is missed by nobody.
+    let dry = json!({"metadata": {"name": "web"}, "deleteOptions": {"dryRun": ["All"]}});
+    assert_eq!(t.create("", "pods/web/eviction", dry).await.unwrap()["status"], "Success");
+    let mut ready = t.get("", "pods/web").await.unwrap();
+    ready["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);
+    t.update("", "pods/web/status", ready).await.unwrap();
+    let refused = t.create("", "pods/web/eviction", eviction.clone()).await.unwrap_err();
+    let details = refused.details.as_ref().unwrap();
+    assert_eq!((refused.code, details.retry_after_seconds), (429, 0));
+    assert_eq!(details.causes[0].message, "The disruption budget p needs 1 healthy pods and has 1 currently");
     budget["status"] = json!({"observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2,
         "desiredHealthy": 1, "expectedPods": 2});
     t.update("policy", "poddisruptionbudgets/p/status", budget).await.unwrap();
     let evicted = t.create("", "pods/web/eviction", eviction).await.unwrap();
     assert_eq!((&evicted["status"], &evicted["code"]), (&json!("Success"), &json!(201)));
-    assert!(t.get("", "pods/web").await.unwrap()["metadata"]["deletionTimestamp"].is_string());
-    assert_eq!(t.get("policy", "poddisruptionbudgets/p").await.unwrap()["status"]["disruptionsAllowed"], 0);
+    let going = t.get("", "pods/web").await.unwrap();
+    assert!(going["metadata"]["deletionTimestamp"].is_string());
+    let condition = going["status"]["conditions"].as_array().unwrap().last().unwrap();
+    let said = (&condition["type"], &condition["status"], &condition["reason"]);
+    assert_eq!(said, (&json!("DisruptionTarget"), &json!("True"), &json!("EvictionByEvictionAPI")));
+    let spent = t.get("policy", "poddisruptionbudgets/p").await.unwrap()["status"].clone();
+    assert_eq!(spent["disruptionsAllowed"], 0);
+    assert_eq!(spent["conditions"][0]["reason"], "InsufficientPods");
+    assert!(spent["disruptedPods"]["web"].is_string());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
