@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// An object in JSON. What the API server keeps has no resource version in it: that comes beside the bytes, so that
 /// nobody has to copy them.
@@ -37,7 +38,12 @@ impl Encoded {
 
     /// Decodes the object, but for its managed fields: no component looks at them, and they weigh as much as the rest.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_slice(&without_managed_fields(&self.json))
+        let json = without_managed_fields(&self.json);
+        serde_json::from_slice(&json).or_else(|error| {
+            // Conditions of a client that did not say since when: Go's types take null for no time, ours do not.
+            let mut object: Value = serde_json::from_slice(&json)?;
+            if say_times(&mut object) { serde_json::from_value(object) } else { Err(error) }
+        })
     }
 
     /// Decodes `metadata` alone. Where the object begins as servers write it, nothing behind it is looked at.
@@ -47,6 +53,25 @@ impl Encoded {
             None => serde_json::from_slice::<Whole<M>>(&self.json).map(|whole| whole.metadata),
         }
     }
+}
+
+/// Gives conditions without a time Go's zero time; true if there were any.
+fn say_times(value: &mut Value) -> bool {
+    let mut said = false;
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                if name == "lastTransitionTime" && member.is_null() {
+                    *member = "0001-01-01T00:00:00Z".into();
+                    said = true;
+                }
+                said |= say_times(member);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| said |= say_times(item)),
+        _ => {}
+    }
+    said
 }
 
 /// The JSON without `metadata.managedFields`, where it stands as servers write it.
@@ -139,6 +164,15 @@ mod tests {
         assert_eq!(name(r#"{"kind":"X"}"#), None);
         assert_eq!(name("[]"), None);
         assert_eq!(name(r#"{"kind":"X","#), None);
+    }
+
+    #[test]
+    fn conditions_may_say_no_time() {
+        let object = r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"a"},"status":{"conditions":[{"type":"Up",
+            "status":"True","reason":"R","message":"","lastTransitionTime":null}],"loadBalancer":{}}}"#;
+        let decoded: k8s_openapi::api::core::v1::Service = Encoded::whole(object).decode().unwrap();
+        assert_eq!(decoded.status.unwrap().conditions.unwrap()[0].type_, "Up");
+        assert!(Encoded::whole(r#"{"metadata":{"name":1}}"#).decode::<k8s_openapi::api::core::v1::Service>().is_err());
     }
 
     #[test]
