@@ -106,6 +106,14 @@ impl Watched {
             let before = state.revision();
             let result = change(state, applied);
             let hub = self.hub.lock();
+            if state.compacted() > before + 1 {
+                // Many entries at once: some of the changes are compacted already, and nobody can say whose they were.
+                let unread = before + 1;
+                let idle = |slot: &Arc<Slot>| {
+                    slot.pending.compare_exchange(0, unread, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+                };
+                woken.extend(hub.all().into_iter().filter(idle));
+            }
             for event in state.history_from(before + 1) {
                 hub.mark(event, &mut woken);
             }
@@ -216,7 +224,7 @@ impl Watcher {
         let mut events = Vec::new();
         let mut through = state.revision();
         if pending != 0 {
-            if pending < state.compacted() {
+            if pending.max(self.from) < state.compacted() {
                 let compacted = state.compacted();
                 return Err(if self.live { Error::Lagged { compacted } } else { Error::Compacted { compacted } });
             }
@@ -325,5 +333,31 @@ impl Hub {
                 mark(slot);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Command;
+    use crate::types::Txn;
+
+    #[tokio::test]
+    async fn a_change_that_is_compacted_with_its_batch_is_told_of() {
+        let watched = Watched::new(State::default(), Applied::default());
+        let watch = |from: Option<u64>| {
+            let request = WatchRequest { keys: KeyRange::key("a"), from_revision: from };
+            watched.watch(request).ok().unwrap()
+        };
+        let (mut now, mut later) = (watch(None), watch(Some(4)));
+        watched.change(|state, _| {
+            for key in ["a", "b", "a"] {
+                state.apply(&Command::Txn(Txn::put(key, "1")));
+            }
+            state.apply(&Command::Compact { revision: 4 });
+        });
+        assert_eq!(now.next().await.unwrap_err(), Error::Lagged { compacted: 4 });
+        let batch = later.next().await.unwrap();
+        assert_eq!((batch.revision, batch.events.len()), (4, 1), "who wanted only what is still there gets it");
     }
 }

@@ -263,7 +263,11 @@ impl Writer {
     }
 
     fn write(&mut self, group: &mut Group) -> io::Result<()> {
-        let committed = self.shared.index.lock().committed;
+        // It is not written before the entry that it names.
+        let committed = {
+            let index = self.shared.index.lock();
+            index.committed.filter(|committed| committed.index < index.end())
+        };
         if (!group.records.is_empty() || group.close)
             && committed != self.committed
             && let Some(committed) = committed
