@@ -139,27 +139,25 @@ async fn carry_out(
     request: Request,
     progress: mpsc::Sender<String>,
 ) -> anyhow::Result<Vec<Listed>> {
-    if let Request::Save { file, passphrase } = &request {
-        let Some(saver) = &answering.saver else { bail!("no server runs here, and an agent has nothing to save") };
-        progress.send(format!("saving to {}", file.display())).await.ok();
-        let about = saver.save(file, passphrase).await?;
-        progress
-            .send(format!("saved revision {}: {} objects, {} bytes", about.revision, about.keys, about.bytes))
-            .await
-            .ok();
-        return Ok(Vec::new());
-    }
-    let Some(AnsweringNode { name, images }) = &answering.node else {
-        if !matches!(request, Request::Status) {
-            bail!("no node runs here: the server was started with --disable-agent");
-        }
-        let _: Namespace = answering.client.get("", "default").await?;
-        progress.send("the API server is Ready; no node runs here".to_owned()).await.ok();
-        return Ok(Vec::new());
+    let images = || {
+        let node = answering.node.as_ref().map(|node| &node.images);
+        node.context("no node runs here: the server was started with --disable-agent")
     };
     match request {
-        Request::Save { .. } => Ok(Vec::new()),
+        Request::Save { file, passphrase } => {
+            let saver = answering.saver.as_ref().context("no server runs here, and an agent has nothing to save")?;
+            progress.send(format!("saving to {}", file.display())).await.ok();
+            let about = saver.save(&file, &passphrase).await?;
+            let said = format!("saved revision {}: {} objects, {} bytes", about.revision, about.keys, about.bytes);
+            progress.send(said).await.ok();
+            Ok(Vec::new())
+        }
         Request::Status => {
+            let Some(AnsweringNode { name, .. }) = &answering.node else {
+                let _: Namespace = answering.client.get("", "default").await?;
+                progress.send("the API server is Ready; no node runs here".to_owned()).await.ok();
+                return Ok(Vec::new());
+            };
             let node: Node = answering.client.get("", name).await?;
             let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
             let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
@@ -170,18 +168,20 @@ async fn carry_out(
             progress.send(format!("node {name} is Ready")).await.ok();
             Ok(Vec::new())
         }
-        Request::List => Ok(images.list().iter().map(|image| listed(image)).collect()),
+        Request::List => Ok(images()?.list().iter().map(|image| listed(image)).collect()),
         Request::Import { file } => {
+            let images = images()?;
             progress.send(format!("importing {}", file.display())).await.ok();
             Ok(images.import(&file).await?.iter().map(|image| listed(image)).collect())
         }
         Request::Remove { image } => {
+            let images = images()?;
             let found = images.get(&image).with_context(|| format!("there is no image {image}"))?;
             images.remove(&image).await?;
             Ok(vec![listed(&found)])
         }
         Request::Pull { image } => {
-            let pulled = images
+            let pulled = images()?
                 .pull(&image, None, move |step| {
                     // Progress that nobody reads fast enough is left out.
                     let text = format!("{} {} of {} bytes", step.layer, step.done_bytes, step.total_bytes);

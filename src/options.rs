@@ -284,7 +284,7 @@ Examples:
   cluster snapshot save --passphrase-file /root/passphrase
   CLUSTER_SNAPSHOT_PASSPHRASE=… cluster snapshot save /mnt/usb/shed.clusterbackup")]
     Save {
-        /// File to write; one in the folder of snapshots, named after the server and the time, by default
+        /// File to write; one in the folder of snapshots, named after this host and the time, by default
         file: Option<PathBuf>,
         #[command(flatten)]
         passphrase: PassphraseOptions,

@@ -1,8 +1,8 @@
 //! DaemonSets: a pod on every node that suits.
 //!
-//! Watches DaemonSets, Pods and Nodes, and reads ControllerRevisions: what others do to these wakes nobody. Each reconcile makes sure of the present revision, asks
-//! [`plan`] which pods to make and delete, and writes the status. Pods ask for their node by name; it is the scheduler
-//! that binds them.
+//! Watches DaemonSets, Pods and Nodes, and reads ControllerRevisions: what others do to these wakes nobody. Each reconcile
+//! makes sure of the present revision, asks [`plan`] which pods to make and delete, and writes the status. Pods ask for
+//! their node by name; it is the scheduler that binds them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use task::Shutdown;
 
 use crate::shared::claim::Claim;
 use crate::shared::history::{self, Present};
-use crate::shared::owned::{controller_of, gone_is_fine, uid};
+use crate::shared::owned::{gone_is_fine, uid, wake_owners};
 use crate::shared::pod_control::{BURST_PODS_MAX, PodControl};
 use crate::shared::written::Written;
 use crate::shared::{pods, select};
@@ -30,8 +30,6 @@ use nodes::{HASH_LABEL, suits};
 use plan::{FailedPods, View, by_node};
 
 const WORKERS: usize = 2;
-
-const DAEMON_SET: &str = "DaemonSet";
 
 struct DaemonSets {
     client: Client,
@@ -94,19 +92,10 @@ pub async fn run(client: Client, shutdown: Shutdown) -> Result<(), Failure> {
 
 impl DaemonSets {
     fn wake_owners(&self, queue: &Queue<Key>, pod: &Pod) {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        match controller_of(&pod.metadata) {
-            Some(owner) if owner.kind == DAEMON_SET => queue.add(Key::new(namespace, owner.name.clone())),
-            Some(_) => {}
-            None => {
-                for set in self.sets.list_in(namespace) {
-                    let selector = set.spec.as_ref().map(|spec| select::compiled(&spec.selector));
-                    if selector.is_some_and(|selector| selector.matches_labels(pod.metadata.labels.as_ref())) {
-                        queue.add(Key::of(&*set));
-                    }
-                }
-            }
-        }
+        wake_owners(queue, &self.sets, &pod.metadata, |set| {
+            let selector = set.spec.as_ref().map(|spec| select::compiled(&spec.selector));
+            selector.is_some_and(|selector| selector.matches_labels(pod.metadata.labels.as_ref()))
+        });
     }
 
     /// A node's status changes often and means nothing here.

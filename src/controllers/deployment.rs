@@ -16,7 +16,7 @@ use k8s_openapi::jiff::Timestamp;
 use task::Shutdown;
 
 use crate::shared::claim::Claim;
-use crate::shared::owned::{controller_of, controller_reference, gone_is_fine, is_controlled_by};
+use crate::shared::owned::{controller_of, controller_reference, gone_is_fine, is_controlled_by, wake_owners};
 use crate::shared::{hash, pods, select};
 
 mod rollout;
@@ -101,21 +101,10 @@ impl Observed {
 
 impl Deployments {
     fn wake_owners(&self, queue: &Queue<Key>, set: &ReplicaSet) {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        match controller_of(&set.metadata) {
-            Some(owner) if owner.kind == "Deployment" => queue.add(Key::new(namespace, owner.name.clone())),
-            Some(_) => {}
-            None => {
-                for deployment in self.deployments.list_in(namespace) {
-                    let selects = deployment.spec.as_ref().is_some_and(|spec| {
-                        select::compiled(&spec.selector).matches_labels(set.metadata.labels.as_ref())
-                    });
-                    if selects {
-                        queue.add(Key::of(&*deployment));
-                    }
-                }
-            }
-        }
+        wake_owners(queue, &self.deployments, &set.metadata, |deployment| {
+            let selector = deployment.spec.as_ref().map(|spec| select::compiled(&spec.selector));
+            selector.is_some_and(|selector| selector.matches_labels(set.metadata.labels.as_ref()))
+        });
     }
 
     fn wake_recreating(&self, queue: &Queue<Key>, pod: &Pod) {

@@ -10,7 +10,7 @@ use client::{Client, DeleteOptions, Failure, Informer, Involved, Key, Meta, Queu
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use task::Shutdown;
 
-use crate::endpointslice::selector;
+use crate::endpointslice::{selector, selects};
 use crate::shared::owned::gone_is_fine;
 use crate::shared::pod_control::namespace_goes;
 
@@ -71,12 +71,8 @@ fn is_ours(endpoints: &Endpoints) -> bool {
 
 impl EndpointsController {
     fn wake_services(&self, queue: &Queue<Key>, pod: &Pod) {
-        let labels = pod.metadata.labels.as_ref();
         for service in self.services.list_in(pod.metadata.namespace.as_deref().unwrap_or_default()) {
-            let selects = selector(&service).is_some_and(|selector| {
-                selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
-            });
-            if selects {
+            if selects(&service, pod) {
                 queue.add(Key::of(&*service));
             }
         }

@@ -80,7 +80,8 @@ fn is_of(meta: &Meta, service: &str) -> bool {
     meta.label(MANAGED_BY_LABEL) == Some(MANAGED_BY) && meta.label(SERVICE_LABEL) == Some(service)
 }
 
-fn selects(service: &Service, pod: &Pod) -> bool {
+/// The Service's pods are sought by labels that this pod has.
+pub(crate) fn selects(service: &Service, pod: &Pod) -> bool {
     let Some(selector) = selector(service) else { return false };
     let labels = pod.metadata.labels.as_ref();
     selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))

@@ -19,7 +19,7 @@ use serde_json::json;
 use task::Shutdown;
 
 use crate::shared::claim::Claim;
-use crate::shared::owned::{controller_of, uid};
+use crate::shared::owned::{controller_of, uid, wake_owners};
 use crate::shared::pod_control::PodControl;
 use crate::shared::recent::Recent;
 use crate::shared::written::Written;
@@ -104,19 +104,10 @@ pub async fn run(client: Client, shutdown: Shutdown) -> Result<(), Failure> {
 
 impl Jobs {
     fn wake_owners(&self, queue: &Queue<Key>, pod: &Pod) {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        match controller_of(&pod.metadata) {
-            Some(owner) if owner.kind == "Job" => queue.add(Key::new(namespace, owner.name.clone())),
-            Some(_) => {}
-            None => {
-                for job in self.jobs.list_in(namespace) {
-                    let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-                    if selector.is_some_and(|one| select::compiled(one).matches_labels(pod.metadata.labels.as_ref())) {
-                        queue.add(Key::of(&*job));
-                    }
-                }
-            }
-        }
+        wake_owners(queue, &self.jobs, &pod.metadata, |job| {
+            let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+            selector.is_some_and(|one| select::compiled(one).matches_labels(pod.metadata.labels.as_ref()))
+        });
     }
 
     async fn reconcile(&self, key: Key) -> Result<Option<Duration>, Failure> {

@@ -17,7 +17,7 @@ use k8s_openapi::jiff::Timestamp;
 use task::Shutdown;
 
 use crate::shared::claim::Claim;
-use crate::shared::owned::{controller_of, gone_is_fine, is_controlled_by, uid};
+use crate::shared::owned::{controller_of, gone_is_fine, is_controlled_by, uid, wake_owners};
 use crate::shared::pod_control::{BURST_PODS_MAX, PodControl, pod_of};
 use crate::shared::pods;
 
@@ -66,18 +66,8 @@ pub async fn run<S: Replicated>(client: Client, shutdown: Shutdown) -> Result<()
 
 impl<S: Replicated> Sets<S> {
     fn wake_owners(&self, queue: &Queue<Key>, pod: &Pod) {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        match controller_of(&pod.metadata) {
-            Some(owner) if owner.kind == S::KIND => queue.add(Key::new(namespace, owner.name.clone())),
-            Some(_) => {}
-            None => {
-                for set in self.sets.list_in(namespace) {
-                    if set.selector().matches_labels(pod.metadata.labels.as_ref()) {
-                        queue.add(Key::of(&*set));
-                    }
-                }
-            }
-        }
+        let labels = pod.metadata.labels.as_ref();
+        wake_owners(queue, &self.sets, &pod.metadata, |set| set.selector().matches_labels(labels));
     }
 
     async fn reconcile(&self, key: Key) -> Result<Option<Duration>, Failure> {

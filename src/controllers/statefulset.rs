@@ -17,7 +17,7 @@ use task::Shutdown;
 
 use crate::shared::claim::Claim;
 use crate::shared::history::{self, Present};
-use crate::shared::owned::{controller_of, uid};
+use crate::shared::owned::{uid, wake_owners};
 use crate::shared::pod_control::namespace_goes;
 use crate::shared::recent::Recent;
 use crate::shared::written::Written;
@@ -32,7 +32,6 @@ use identity::{ordinal, ordinal_in, ordinals, put_right, revision};
 use plan::{Step, View};
 
 const WORKERS: usize = 5;
-const STATEFUL_SET: &str = "StatefulSet";
 /// The label of revisions that says of which template they are.
 const HASH_LABEL: &str = "controller.kubernetes.io/hash";
 /// Pods that are seen to at a time.
@@ -101,19 +100,10 @@ pub async fn run(client: Client, shutdown: Shutdown) -> Result<(), Failure> {
 
 impl StatefulSets {
     fn wake_owners(&self, queue: &Queue<Key>, pod: &Pod) {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        match controller_of(&pod.metadata) {
-            Some(owner) if owner.kind == STATEFUL_SET => queue.add(Key::new(namespace, owner.name.clone())),
-            Some(_) => {}
-            None => {
-                for set in self.sets.list_in(namespace) {
-                    let selector = set.spec.as_ref().map(|spec| select::compiled(&spec.selector));
-                    if selector.is_some_and(|selector| selector.matches_labels(pod.metadata.labels.as_ref())) {
-                        queue.add(Key::of(&*set));
-                    }
-                }
-            }
-        }
+        wake_owners(queue, &self.sets, &pod.metadata, |set| {
+            let selector = set.spec.as_ref().map(|spec| select::compiled(&spec.selector));
+            selector.is_some_and(|selector| selector.matches_labels(pod.metadata.labels.as_ref()))
+        });
     }
 
     fn wake_claimers(&self, queue: &Queue<Key>, claim: &Key) {

@@ -1,6 +1,6 @@
 //! Who controls whom: owner references with `controller: true`.
 
-use client::{Failure, Object};
+use client::{Failure, Informer, Key, Object, Queue};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 /// The reference that makes `owner` the controller of an object.
@@ -23,6 +23,24 @@ pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
 
 pub fn is_controlled_by(meta: &ObjectMeta, uid: Option<&str>) -> bool {
     uid.is_some() && controller_of(meta).map(|reference| reference.uid.as_str()) == uid
+}
+
+/// Queues whoever controls an object; of one that nobody controls, those that select it and may adopt it.
+pub fn wake_owners<S: Object>(
+    queue: &Queue<Key>,
+    owners: &Informer<S>,
+    dependent: &ObjectMeta,
+    selects: impl Fn(&S) -> bool,
+) {
+    let namespace = dependent.namespace.as_deref().unwrap_or_default();
+    match controller_of(dependent) {
+        Some(owner) if owner.kind == S::KIND => queue.add(Key::new(namespace, owner.name.clone())),
+        Some(_) => {}
+        None => {
+            let adopting = owners.list_in(namespace).into_iter().filter(|owner| selects(owner));
+            adopting.for_each(|owner| queue.add(Key::of(&*owner)));
+        }
+    }
 }
 
 pub fn uid(meta: &ObjectMeta) -> &str {

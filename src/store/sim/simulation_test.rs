@@ -1,4 +1,4 @@
-//! Many schedules. `STORE_SEEDS=10000 cargo test -p store --release -- --ignored schedules` runs as many as it says,
+//! Many schedules. `STORE_SEEDS=10000 cargo test -p store --release schedules` runs as many as it says,
 //! from `STORE_SEED` on, on all processors. With `STORE_SEED=17 STORE_SEEDS=1` one is run again; exactly so if both
 //! times were built with `RUSTFLAGS="--cfg tokio_unstable"` (see [`super::run`]).
 
@@ -9,16 +9,17 @@ use parking_lot::Mutex;
 
 use super::schedule::{Summary, schedule};
 
-const SEEDS_IN_EVERY_RUN: u64 = 200;
-const SEEDS_IN_CI: u64 = 10_000;
+/// Schedules unless the environment says how many.
+const SEEDS: u64 = 200;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-fn run(seeds: u64) {
+#[test]
+fn schedules_hold_every_invariant() {
     let first = number("STORE_SEED").unwrap_or(1);
-    let seeds = number("STORE_SEEDS").unwrap_or(seeds);
+    let seeds = number("STORE_SEEDS").unwrap_or(SEEDS);
     let next = AtomicU64::new(first);
     let failed = Mutex::new(Vec::new());
     let done = Mutex::new((0, 0, 0));
@@ -51,17 +52,6 @@ fn run(seeds: u64) {
     assert!(written * 4 > operations, "clients hardly got anything done: {written} of {operations}");
     let took = began.elapsed();
     println!("{schedules} schedules, {operations} operations, {written} writes acknowledged, {took:?}");
-}
-
-#[test]
-fn schedules_hold_every_invariant() {
-    run(SEEDS_IN_EVERY_RUN);
-}
-
-#[test]
-#[ignore = "takes minutes; for CI and for nights"]
-fn thousands_of_schedules_hold_every_invariant() {
-    run(SEEDS_IN_CI);
 }
 
 #[cfg(tokio_unstable)]
